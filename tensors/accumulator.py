@@ -1,0 +1,73 @@
+"""What a unit of work fills, a partial stores and a merge adds: named histograms and named counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from binworks.tensors.histogram import Histogram
+
+
+@dataclass
+class Accumulator:
+    """Named histograms and counts that add up.
+
+    Parameters
+    ----------
+    histograms : dict
+        Nominal and the compact blocks of the variation groups.
+    counts : dict
+        Exact integers: ``entries`` (events read), ``selected``, ``sum_sign`` (sum of sign(genWeight) over all
+        events read), the cut flow ``cut/<name>`` and the oddities ``odd/<name>``.
+    """
+
+    histograms: dict[str, Histogram] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def __iadd__(self, other: Accumulator) -> Accumulator:
+        if self.histograms.keys() != other.histograms.keys():
+            missing = self.histograms.keys() ^ other.histograms.keys()
+            raise KeyError(f"accumulators differ in their histograms: {sorted(missing)}")
+        for name, mine in self.histograms.items():
+            theirs = other.histograms[name]
+            mine.check_like(theirs, name)
+            mine.values += theirs.values
+            if mine.variances is not None and theirs.variances is not None:
+                mine.variances += theirs.variances
+        for name, count in other.counts.items():
+            self.counts[name] = self.counts.get(name, 0) + count
+        return self
+
+    def __add__(self, other: Accumulator) -> Accumulator:
+        return self.copy().__iadd__(other)
+
+    def copy(self) -> Accumulator:
+        """Return a deep copy of the arrays."""
+        histograms = {
+            name: Histogram(h.axes, h.values.copy(), None if h.variances is None else h.variances.copy(), dict(h.metadata))
+            for name, h in self.histograms.items()
+        }
+        return Accumulator(histograms, dict(self.counts))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the arrays."""
+        return sum(h.values.nbytes + (h.variances.nbytes if h.variances is not None else 0) for h in self.histograms.values())
+
+
+def ordered_sum(parts: Iterable[Accumulator]) -> Accumulator:
+    """Add the parts from left to right; the order fixes the last bit of every sum.
+
+    Raises
+    ------
+    ValueError
+        If there is no part.
+    """
+    iterator = iter(parts)
+    try:
+        total = next(iterator).copy()
+    except StopIteration:
+        raise ValueError("nothing to sum") from None
+    for part in iterator:
+        total += part
+    return total
