@@ -1,0 +1,164 @@
+"""From compact accumulators to named variations: a linear map, made when a tensor is read.
+
+Events fill a *compact block*: the nominal cells times the few columns that an event really changes. A named variation
+is a linear combination of those columns, with coefficients that may depend on the cell's block (for example on its eta
+bin and charge)::
+
+    variation[v, cell] = (nominal[cell] if deviations) + sum_c coefficient[v, block(cell), c] * compact[cell, c]
+
+So a new covariance, another scaling or another choice of eigenvectors needs no pass over events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from binworks.tensors.errors import unknown_name
+from binworks.tensors.histogram import Float64, Histogram
+
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Nuisance:
+    """A parameter of the fit: named up and down templates; ``down=None`` mirrors the up template."""
+
+    name: str
+    group: str
+    up: str
+    down: str | None = None
+    constrained: bool = True
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """How one compact block becomes named variations.
+
+    Parameters
+    ----------
+    group : str
+        Name of the variation group and of its compact histogram.
+    variations : tuple of str
+        Names of the templates, unique over all groups.
+    nuisances : tuple of Nuisance
+        Fit parameters over these templates.
+    block_axes : tuple of str
+        Axes of the nominal histogram on which the coefficients depend; empty if on none.
+    deviations : bool
+        Whether the block holds deviations from the nominal rather than full sums.
+    variation, block, column : integer arrays, shape (n,)
+        Where a coefficient stands; ``block`` is the flat index over ``block_axes`` in their order.
+    coefficient : array, shape (n,)
+        The coefficients that are not zero.
+    """
+
+    group: str
+    variations: tuple[str, ...]
+    nuisances: tuple[Nuisance, ...]
+    block_axes: tuple[str, ...]
+    deviations: bool
+    variation: Int64
+    block: Int64
+    column: Int64
+    coefficient: Float64
+
+    @classmethod
+    def dense(
+        cls,
+        group: str,
+        variations: Sequence[str],
+        nuisances: Sequence[Nuisance],
+        coefficients: Float64,
+        *,
+        block_axes: Sequence[str] = (),
+        deviations: bool,
+    ) -> Expansion:
+        """Make one from an array of shape (variations, blocks, columns) or, without blocks, (variations, columns)."""
+        full = coefficients if coefficients.ndim == 3 else coefficients[:, np.newaxis, :]
+        variation, block, column = np.nonzero(full)
+        return cls(
+            group, tuple(variations), tuple(nuisances), tuple(block_axes), deviations,
+            variation, block, column, full[variation, block, column],
+        )  # fmt: skip
+
+    def expand(self, nominal: Histogram, compact: Histogram, variations: Sequence[str] | None = None) -> Float64:
+        """Return the templates of the variations named (default: all).
+
+        Parameters
+        ----------
+        nominal : Histogram
+            Over the cells.
+        compact : Histogram
+            Over the cells and, last, the columns of the group.
+        variations : sequence of str, optional
+            Which templates, in this order.
+
+        Returns
+        -------
+        array, shape (variations, \\*cells)
+
+        Raises
+        ------
+        RequestError
+            If a name is not one of this group's.
+        """
+        rows = self._rows(self.variations if variations is None else variations)
+        axes = [nominal.axis(name) for name in self.block_axes]
+        front = list(range(len(axes)))
+        cells = np.moveaxis(nominal.values, axes, front)
+        columns = np.moveaxis(compact.values, axes, front)
+        blocks = int(np.prod(cells.shape[: len(axes)], dtype=np.int64))
+        sums = columns.reshape(blocks, -1, columns.shape[-1])
+        out = np.zeros((len(rows), blocks, sums.shape[1]))
+        if self.deviations:
+            out += cells.reshape(blocks, -1)
+        target = np.full(len(self.variations), -1)
+        target[rows] = np.arange(len(rows))
+        wanted = np.flatnonzero(target[self.variation] >= 0)
+        wanted = wanted[np.argsort(self.block[wanted], kind="stable")]
+        bounds = np.searchsorted(self.block[wanted], np.arange(blocks + 1))
+        for b in range(blocks):
+            here = wanted[bounds[b] : bounds[b + 1]]
+            if len(here):
+                used, local = np.unique(target[self.variation[here]], return_inverse=True)
+                matrix = np.zeros((len(used), sums.shape[2]))
+                np.add.at(matrix, (local, self.column[here]), self.coefficient[here])
+                out[used, b] += matrix @ sums[b].T
+        shaped = out.reshape((len(rows), *cells.shape))
+        return np.ascontiguousarray(np.moveaxis(shaped, [1 + i for i in front], [1 + a for a in axes]))
+
+    def to_arrays(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return the JSON part and the arrays; `from_arrays` reads them."""
+        described = {
+            "group": self.group,
+            "variations": list(self.variations),
+            "nuisances": [asdict(nuisance) for nuisance in self.nuisances],
+            "block_axes": list(self.block_axes),
+            "deviations": self.deviations,
+        }
+        arrays = {name: getattr(self, name) for name in ("variation", "block", "column", "coefficient")}
+        return described, arrays
+
+    @classmethod
+    def from_arrays(cls, described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Expansion:
+        """Return what `to_arrays` took apart."""
+        return cls(
+            group=described["group"],
+            variations=tuple(described["variations"]),
+            nuisances=tuple(Nuisance(**nuisance) for nuisance in described["nuisances"]),
+            block_axes=tuple(described["block_axes"]),
+            deviations=bool(described["deviations"]),
+            **{name: np.asarray(arrays[name]) for name in ("variation", "block", "column", "coefficient")},
+        )
+
+    def _rows(self, names: Sequence[str]) -> Int64:
+        index = {name: row for row, name in enumerate(self.variations)}
+        for name in names:
+            if name not in index:
+                raise unknown_name("variation", name, list(self.variations))
+        return np.array([index[name] for name in names], dtype=np.int64)

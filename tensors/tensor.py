@@ -1,0 +1,211 @@
+"""What a fit job gets: processes with their templates in one region, data, and nuisances; expanded lazily.
+
+A `Tensor` keeps the compact blocks of each process, cropped to the region of the fit, and expands a group when asked;
+the full array of (nuisances x processes x bins) is never held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from binworks.tensors.accumulator import Accumulator
+from binworks.tensors.errors import RequestError
+from binworks.tensors.expansion import Expansion, Nuisance
+from binworks.tensors.histogram import Float64, Histogram
+
+SIGNAL_REGION: Mapping[str, int] = {"mt": 2, "relIso": 0}
+"""mT above 40 GeV and relative isolation below 0.15: the 2880 bins of the W fit."""
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """One data set's sums: what it is, how to normalise it, and its accumulator.
+
+    Parameters
+    ----------
+    process : str
+        Process in the fit; data sets of the same process are added.
+    scale : float
+        Factor on its sums of weights: luminosity x cross section / sum of sign(genWeight); 1 for data.
+    accumulator : Accumulator
+        ``nominal`` and the compact blocks.
+    is_data : bool
+        Whether these are collisions.
+    """
+
+    process: str
+    scale: float
+    accumulator: Accumulator
+    is_data: bool = False
+
+
+@dataclass
+class Tensor:
+    """Templates of a region, by process, with their variations.
+
+    Parameters
+    ----------
+    axes : tuple of hist axes
+        Of the bins, flow bins included where the axis has them.
+    processes : tuple of str
+        Simulated processes, sorted.
+    nominal, variances : arrays, shape (processes, \\*bins)
+        Expected events at the luminosity, and the variance from the number of simulated events.
+    data : array, shape bins, or None
+        Observed events.
+    expansions : dict of Expansion by group
+    blocks : dict
+        (process, group) -> (nominal, compact) histograms, already scaled and cropped.
+    metadata : dict
+        Job, generation, luminosity, completeness.
+    """
+
+    axes: tuple[Any, ...]
+    processes: tuple[str, ...]
+    nominal: Float64
+    variances: Float64
+    data: Float64 | None
+    expansions: dict[str, Expansion]
+    blocks: dict[tuple[str, str], tuple[Histogram, Histogram]]
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def nuisances(self) -> tuple[Nuisance, ...]:
+        """All nuisances, in the order of the groups."""
+        return tuple(nuisance for expansion in self.expansions.values() for nuisance in expansion.nuisances)
+
+    def variations(self, group: str, names: Sequence[str] | None = None) -> Float64:
+        """Return templates of a group, shape (variations, processes, \\*bins); processes it leaves alone are nominal.
+
+        Raises
+        ------
+        RequestError
+            If the group or a variation is not there.
+        """
+        if group not in self.expansions:
+            raise RequestError(
+                f"The tensor has no variation group {group!r}.",
+                code="unknown-systematic",
+                hint=f"It has {', '.join(self.expansions) or 'none'}.",
+            )
+        expansion = self.expansions[group]
+        count = len(expansion.variations if names is None else names)
+        out = np.broadcast_to(self.nominal, (count, *self.nominal.shape)).copy()
+        for p, process in enumerate(self.processes):
+            if (process, group) in self.blocks:
+                nominal, compact = self.blocks[process, group]
+                # other data sets of the process, which the group leaves alone, stay as they are
+                out[:, p] += expansion.expand(nominal, compact, names) - nominal.values
+        return out
+
+    def shifts(self, group: str) -> Float64:
+        """Return the effect of +1 of each nuisance of the group, shape (nuisances, processes, \\*bins).
+
+        It is half the difference of the up and down templates, or up minus nominal where down is the mirror.
+        """
+        expansion = self.expansions[group]
+        order = {name: row for row, name in enumerate(expansion.variations)}
+        templates = self.variations(group)
+        shifts = np.empty((len(expansion.nuisances), *self.nominal.shape))
+        for row, nuisance in enumerate(expansion.nuisances):
+            up = templates[order[nuisance.up]]
+            shifts[row] = (up - templates[order[nuisance.down]]) / 2 if nuisance.down else up - self.nominal
+        return shifts
+
+
+def assemble(
+    contributions: Sequence[Contribution],
+    expansions: Sequence[Expansion],
+    *,
+    region: Mapping[str, int] = SIGNAL_REGION,
+    metadata: Mapping[str, Any] | None = None,
+) -> Tensor:
+    """Scale, crop and add the data sets into a tensor.
+
+    Parameters
+    ----------
+    contributions : sequence of Contribution
+        At least one that is not data.
+    expansions : sequence of Expansion
+        Those of the job.
+    region : mapping
+        Bin number by axis name; these axes disappear.
+
+    Raises
+    ------
+    RequestError
+        If there is no simulated data set, or if an axis of the region does not exist.
+    """
+    simulated = [c for c in contributions if not c.is_data]
+    if not simulated:
+        raise RequestError("A tensor needs at least one simulated data set.", code="no-simulation")
+    processes = tuple(sorted({c.process for c in simulated}))
+    template = crop(simulated[0].accumulator.histograms["nominal"], region)
+    nominal = np.zeros((len(processes), *template.values.shape))
+    variances = np.zeros_like(nominal)
+    blocks: dict[tuple[str, str], tuple[Histogram, Histogram]] = {}
+    for c in simulated:
+        row = processes.index(c.process)
+        mine = _scaled(crop(c.accumulator.histograms["nominal"], region), c.scale)
+        nominal[row] += mine.values
+        if mine.variances is not None:
+            variances[row] += mine.variances
+        for expansion in expansions:
+            if expansion.group in c.accumulator.histograms:
+                compact = _scaled(crop(c.accumulator.histograms[expansion.group], region), c.scale)
+                _add_block(blocks, (c.process, expansion.group), mine, compact)
+    observed = [crop(c.accumulator.histograms["nominal"], region).values for c in contributions if c.is_data]
+    return Tensor(
+        axes=template.axes,
+        processes=processes,
+        nominal=nominal,
+        variances=variances,
+        data=np.sum(observed, axis=0) if observed else None,
+        expansions={expansion.group: expansion for expansion in expansions},
+        blocks=blocks,
+        metadata=dict(metadata or {}),
+    )
+
+
+def crop(histogram: Histogram, region: Mapping[str, int]) -> Histogram:
+    """Return the histogram in one bin of each axis of the region, without those axes.
+
+    Raises
+    ------
+    RequestError
+        If an axis or a bin does not exist.
+    """
+    names = [axis.name for axis in histogram.axes]
+    for name, number in region.items():
+        if name not in names:
+            raise RequestError(f"There is no axis {name!r}.", code="unknown-axis", hint=f"The axes are {', '.join(names)}.")
+        if not 0 <= number < histogram.axes[names.index(name)].extent:
+            raise RequestError(f"Axis {name!r} has no bin {number}.", code="unknown-bin")
+    key = tuple(region.get(name, slice(None)) for name in names)
+    axes = tuple(axis for axis in histogram.axes if axis.name not in region)
+    variances = None if histogram.variances is None else histogram.variances[key].copy()
+    return Histogram(axes, histogram.values[key].copy(), variances, dict(histogram.metadata))
+
+
+def _scaled(histogram: Histogram, scale: float) -> Histogram:
+    histogram.values *= scale
+    if histogram.variances is not None:
+        histogram.variances *= scale**2
+    return histogram
+
+
+def _add_block(
+    blocks: dict[tuple[str, str], tuple[Histogram, Histogram]],
+    key: tuple[str, str],
+    nominal: Histogram,
+    compact: Histogram,
+) -> None:
+    if key in blocks:
+        blocks[key][0].values += nominal.values
+        blocks[key][1].values += compact.values
+    else:
+        blocks[key] = (Histogram(nominal.axes, nominal.values.copy()), compact)
