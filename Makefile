@@ -1,0 +1,42 @@
+# Each target is one command on a machine with Python 3.11 or newer and make: it sets up .venv by itself.
+
+PYTHON ?= python3
+VENV   ?= .venv
+EXTRAS := batch,dev,notebook,samples,xrootd
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: help demo test check bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    simulated collisions -> service -> tensor -> W mass, in a few minutes"
+	@echo "make test    everything that CI runs"
+	@echo "make check   style, types and the direction of imports only"
+	@echo "make bench   throughput on this machine"
+	@echo "make clean   remove all that these made, .venv and demo/ included"
+
+demo: $(STAMP)
+	@$(BIN)/binworks demo --out demo
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	$(BIN)/python -m pytest
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run.py
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("binworks needs Python 3.11 or newer, $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12 ..." % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
