@@ -1,0 +1,91 @@
+"""Muon momentum resolution: (sigma_k / k)^2 = a^2 + c^2 / k^2 + b^2 / (1 + d^2 k^2) in 24 eta bins, k = 1/pT.
+
+Here it gives the width of the response r = (q/p)_reco / (q/p)_gen, from which the derivative of the response density
+with respect to the momentum scale follows.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from binworks.corrections.payload import ETA_EDGES_24, Document, check_edges, finite_array, read_document
+from binworks.corrections.sets import CorrectionSet
+from binworks.tensors.errors import PayloadError
+from binworks.tensors.histogram import Float64
+from binworks.tensors.jit import kernel
+
+KIND = "resolution"
+LARGEST_PULL = 5.0
+"""The Gaussian core ends here; farther out the response is not smooth and the derivative is taken at this pull."""
+
+
+class ResolutionParameters(Document):
+    """Parameters of one sample kind, 24 eta bins each."""
+
+    a: list[float]
+    b: list[float]
+    c: list[float]
+    d: list[float]
+
+
+class ResolutionDocument(Document):
+    """The payload."""
+
+    schema_: Literal["binworks.resolution/1"] = Field(alias="schema")
+    eta_edges: list[float]
+    data: ResolutionParameters
+    mc: ResolutionParameters
+
+
+class Resolution(NamedTuple):
+    """What the kernel needs: a, b (dimensionless), c (1/GeV), d (GeV), each of shape (24,)."""
+
+    a: Float64
+    b: Float64
+    c: Float64
+    d: Float64
+
+
+def load(corrections: CorrectionSet, *, is_data: bool) -> Resolution:
+    """Return the parameters for data or simulation.
+
+    Raises
+    ------
+    PayloadError
+        If the payload is wrong or a width would be zero.
+    """
+    document = read_document(ResolutionDocument, corrections, KIND, KIND)
+    where = f"{corrections.name}/{KIND}"
+    check_edges(document.eta_edges, ETA_EDGES_24, f"{where}: eta_edges")
+    source = document.data if is_data else document.mc
+    tables = Resolution(*(finite_array(getattr(source, p), (24,), f"{where}: {p}") for p in ("a", "b", "c", "d")))
+    if (tables.a**2 + tables.b**2 + tables.c**2 == 0).any():
+        raise PayloadError("The resolution is zero in a bin.", code="bad-payload", where=where)
+    return tables
+
+
+def unknown() -> Resolution:
+    """Return a flat 1 % resolution, for jobs without a payload."""
+    ones = finite_array([1.0] * 24, (24,), "unknown")
+    return Resolution(0.01 * ones, 0.0 * ones, 0.0 * ones, 0.0 * ones)
+
+
+@kernel
+def relative_width(k: float, eta_bin: int, resolution: Any) -> float:
+    """Return sigma_k / k at k = 1/pT (1/GeV) in one of the 24 bins."""
+    a, b, c, d = resolution.a[eta_bin], resolution.b[eta_bin], resolution.c[eta_bin], resolution.d[eta_bin]
+    return ((a * a + (c / k) ** 2 + b * b / (1.0 + (d * k) ** 2))) ** 0.5
+
+
+@kernel
+def scale_score(ratio: float, width: float) -> float:
+    """Return d ln p / d s for k -> k (1 + s), with p Gaussian in r = k_reco / k_gen about 1.
+
+    ``p_s(r) = p(r / (1 + s)) / (1 + s)``, so at s = 0 the derivative is ``-1 + r (r - 1) / width^2``. Its mean over p
+    is zero: a scale variation moves events, it does not make any.
+    """
+    pull = (ratio - 1.0) / width
+    pull = min(max(pull, -LARGEST_PULL), LARGEST_PULL)
+    return -1.0 + (1.0 + pull * width) * pull / width

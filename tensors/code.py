@@ -1,0 +1,24 @@
+"""The digest of the code that decides what a cell holds: part of a partial's name and of the kernel cache's."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+NUMERICAL_ROOMS = ("tensors", "corrections", "processors")
+LIBRARIES = ("numpy", "numba", "awkward", "uproot", "correctionlib")
+
+
+@cache
+def source_digest() -> str:
+    """Return the sha256 over the sources of the numerical rooms and the versions of the libraries they compute with."""
+    house = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for room in NUMERICAL_ROOMS:
+        for path in sorted((house / room).rglob("*.py")):
+            digest.update(path.relative_to(house).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for library in LIBRARIES:
+        digest.update(f"{library} {version(library)}\0".encode())
+    return digest.hexdigest()
