@@ -88,7 +88,7 @@ def test_every_link_of_the_import_name_leads_to_its_room(root: Path, rooms: tupl
     links = {
         path.name: str(path.readlink()) for path in (root / "src/binworks").iterdir() if path.is_symlink()
     }
-    assert links == {room: f"../../{room}" for room in rooms}
+    assert {link.name: str(link.readlink()) for link in links} == {room: f"../../{room}" for room in rooms}
 
 
 def test_every_module_of_the_installed_wheel_imports(installed: Path, tmp_path: Path) -> None:
