@@ -1,1 +1,1 @@
-"""The life of a job: request, plan, ledger, driver, worker side, store. Runs processors by name and knows no physics."""
+"""The life of a job: request, plan, ledger, driver, worker side, store; no physics is named here."""

@@ -1,7 +1,7 @@
 """The tables of the job database, and how it is opened.
 
-SQLite by default: write-ahead log, every write transaction BEGIN IMMEDIATE, each commit on the disk before it returns.
-Any other database by its SQLAlchemy address.
+SQLite by default: write-ahead log, every write transaction BEGIN IMMEDIATE, each commit on the disk before it
+returns. Any other database by its SQLAlchemy address.
 """
 
 from __future__ import annotations
@@ -184,13 +184,19 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Give a connection that sees one consistent state."""
-        with self.engine.connect().execution_options(binworks_begin="DEFERRED") as connection, connection.begin():
+        with (
+            self.engine.connect().execution_options(binworks_begin="DEFERRED") as connection,
+            connection.begin(),
+        ):
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Give a connection that holds the write lock; commits at the end, rolls back on an error."""
-        with self.engine.connect().execution_options(binworks_begin="IMMEDIATE") as connection, connection.begin():
+        with (
+            self.engine.connect().execution_options(binworks_begin="IMMEDIATE") as connection,
+            connection.begin(),
+        ):
             yield connection
 
     def close(self) -> None:

@@ -5,11 +5,26 @@ What the driver writes is in `binworks.service.ledger`; both work on the same ta
 
 from __future__ import annotations
 
+import base64
+import builtins
+import hashlib
+import json
+import secrets
+import time
 from collections.abc import Callable
+from typing import Any
 
-from binworks.service.database import Database
+from sqlalchemy import Select, and_, func, insert, or_, select, update
+from sqlalchemy.engine import Connection, Row
+
+from binworks.service import jobstate, views
+from binworks.service.database import Database, generations, job_events, jobs, lease, units
 from binworks.service.model import GenerationView, JobEvent, JobPage, JobState, JobView, UnitState, UnitView
 from binworks.service.requests import ResolvedJob
+from binworks.tensors.errors import ConflictError, RequestError
+
+ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
+ID_LENGTH = 10
 
 
 class Jobs:
@@ -25,9 +40,16 @@ class Jobs:
         Seconds since 1970.
     """
 
-    def __init__(self, database: Database, *, max_active: int = 100, clock: Callable[[], float] = ...) -> None: ...
+    def __init__(
+        self, database: Database, *, max_active: int = 100, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.database = database
+        self.max_active = max_active
+        self.clock = clock
 
-    def create(self, resolved: ResolvedJob, owner: str, idempotency_key: str | None = None) -> tuple[JobView, bool]:
+    def create(
+        self, resolved: ResolvedJob, owner: str, idempotency_key: str | None = None
+    ) -> tuple[JobView, bool]:
         """Store a job durably; return it, and whether it is new.
 
         The same owner and key with the same request give the job that is there.
@@ -35,9 +57,61 @@ class Jobs:
         Raises
         ------
         ConflictError
-            Code ``idempotency-key-reused`` if the key came with another request before; code ``too-many-jobs`` if the
-            owner has too many unfinished ones.
+            Code ``idempotency-key-reused`` if the key came with another request before; code ``too-many-jobs``
+            if the owner has too many unfinished ones.
         """
+        now = self.clock()
+        digest = request_digest(resolved)
+        with self.database.write() as connection:
+            earlier = _by_key(connection, owner, idempotency_key)
+            if earlier is not None and earlier.request_digest != digest:
+                raise ConflictError(
+                    "This idempotency key came with another request before.",
+                    code="idempotency-key-reused",
+                    where=earlier.id,
+                    hint="Use a new key for a new request.",
+                )
+            job_id = (
+                earlier.id
+                if earlier is not None
+                else self._insert(connection, resolved, owner, idempotency_key, digest, now)
+            )
+        return self.get(job_id), earlier is None
+
+    def _insert(
+        self,
+        connection: Connection,
+        resolved: ResolvedJob,
+        owner: str,
+        key: str | None,
+        digest: str,
+        now: float,
+    ) -> str:
+        unfinished = select(func.count()).where(jobs.c.owner == owner, jobs.c.state.not_in(jobstate.FINISHED))
+        if connection.execute(unfinished).scalar_one() >= self.max_active:
+            raise ConflictError(
+                f"{owner} has {self.max_active} unfinished jobs, which is the limit.",
+                code="too-many-jobs",
+                hint="Wait for one to finish, or cancel one.",
+            )
+        job_id = "".join(secrets.choice(ALPHABET) for _ in range(ID_LENGTH))
+        document = resolved.model_dump(mode="json")
+        connection.execute(
+            insert(jobs).values(
+                id=job_id,
+                owner=owner,
+                state=JobState.QUEUED,
+                request=document.pop("request"),
+                resolved=document,
+                priority=resolved.request.priority,
+                idempotency_key=key,
+                request_digest=digest,
+                story=[[JobState.QUEUED, now, "submitted"]],
+                created=now,
+            )
+        )
+        add_event(connection, job_id, "state", now, {"state": JobState.QUEUED, "error": None})
+        return job_id
 
     def get(self, job: str, owner: str | None = None) -> JobView:
         """Return a job as it is now.
@@ -45,10 +119,19 @@ class Jobs:
         Raises
         ------
         RequestError
-            Code ``unknown-job`` if there is none, or it is another owner's (``owner=None``: everybody's are seen).
+            Code ``unknown-job`` if there is none, or it is another owner's (``owner=None`` sees everybody's).
         """
+        with self.database.read() as connection:
+            return self._view(connection, _row(connection, job, owner))
 
-    def list(self, *, owner: str | None = None, state: JobState | None = None, cursor: str | None = None, limit: int = 50) -> JobPage:
+    def list(
+        self,
+        *,
+        owner: str | None = None,
+        state: JobState | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> JobPage:
         """Return a page of jobs, newest first.
 
         Raises
@@ -56,15 +139,136 @@ class Jobs:
         RequestError
             Code ``bad-cursor``.
         """
+        query = select(jobs).order_by(jobs.c.created.desc(), jobs.c.id.desc()).limit(limit + 1)
+        if owner is not None:
+            query = query.where(jobs.c.owner == owner)
+        if state is not None:
+            query = query.where(jobs.c.state == state)
+        if cursor is not None:
+            query = _after(query, cursor)
+        with self.database.read() as connection:
+            rows = connection.execute(query).all()
+            page = [self._view(connection, row) for row in rows[:limit]]
+        return JobPage(jobs=page, next=_cursor(rows[limit - 1]) if len(rows) > limit else None)
 
     def cancel(self, job: str, owner: str | None = None) -> JobView:
-        """Ask for the end of a job; once it is finished, nothing changes."""
+        """Ask for the end of a job; one that is finished, or about to be cancelled, stays as it is.
 
-    def units(self, job: str, *, state: UnitState | None = None, after: int = -1, limit: int = 1000) -> list[UnitView]:
+        Raises
+        ------
+        RequestError
+            Code ``unknown-job``.
+        """
+        now = self.clock()
+        with self.database.write() as connection:
+            row = _row(connection, job, owner)
+            state = JobState(row.state)
+            if not state.finished and state != JobState.CANCELLING:
+                move(connection, row, JobState.CANCELLING, now, "asked for")
+        return self.get(job)
+
+    def units(
+        self, job: str, *, state: UnitState | None = None, after: int = -1, limit: int = 1000
+    ) -> builtins.list[UnitView]:
         """Return units of a job in unit order, from the one after ``after``."""
+        query = (
+            select(units).where(units.c.job == job, units.c.unit > after).order_by(units.c.unit).limit(limit)
+        )
+        if state is not None:
+            query = query.where(units.c.state == state)
+        with self.database.read() as connection:
+            return [views.unit(row) for row in connection.execute(query)]
 
-    def generations(self, job: str) -> list[GenerationView]:
+    def generations(self, job: str) -> builtins.list[GenerationView]:
         """Return the snapshots that can be read, oldest first."""
+        query = (
+            select(generations)
+            .where(generations.c.job == job, generations.c.published)
+            .order_by(generations.c.n)
+        )
+        with self.database.read() as connection:
+            return [views.generation(row) for row in connection.execute(query)]
 
-    def events(self, job: str, after: int = 0, limit: int = 1000) -> list[JobEvent]:
+    def events(self, job: str, after: int = 0, limit: int = 1000) -> builtins.list[JobEvent]:
         """Return what happened to a job after the event of that id, oldest first."""
+        query = (
+            select(job_events)
+            .where(job_events.c.job == job, job_events.c.id > after)
+            .order_by(job_events.c.id)
+            .limit(limit)
+        )
+        with self.database.read() as connection:
+            return [views.event(row) for row in connection.execute(query)]
+
+    def _view(self, connection: Connection, row: Row[Any]) -> JobView:
+        held = connection.execute(select(lease.c.expires).where(lease.c.name == "driver")).scalar()
+        return views.job(
+            connection, row, now=self.clock(), driver_alive=held is not None and held > self.clock()
+        )
+
+
+def request_digest(resolved: ResolvedJob) -> str:
+    """Return a digest of what was asked; equal requests have equal ones."""
+    return hashlib.sha256(
+        json.dumps(resolved.request.model_dump(mode="json"), sort_keys=True).encode()
+    ).hexdigest()
+
+
+def add_event(connection: Connection, job: str, kind: str, now: float, data: dict[str, Any]) -> None:
+    """Append a line to a job's diary."""
+    connection.execute(insert(job_events).values(job=job, kind=kind, time=now, data=data))
+
+
+def move(
+    connection: Connection,
+    row: Row[Any],
+    state: JobState,
+    now: float,
+    why: str,
+    error: dict[str, Any] | None = None,
+) -> None:
+    """Bring a job into another state, within the caller's transaction, and tell its readers.
+
+    Raises
+    ------
+    InvalidTransitionError
+        With the job's story, if the step does not exist.
+    """
+    story = jobstate.step(row.id, row.story, state, now, why)
+    values: dict[str, Any] = {"state": state, "story": story}
+    if state == JobState.RUNNING and row.started is None:
+        values["started"] = now
+    if state.finished:
+        values |= {"finished": now, "error": error, "note": None}
+    connection.execute(update(jobs).where(jobs.c.id == row.id).values(**values))
+    add_event(connection, row.id, "state", now, {"state": state, "error": error})
+
+
+def _row(connection: Connection, job: str, owner: str | None) -> Row[Any]:
+    row = connection.execute(select(jobs).where(jobs.c.id == job)).one_or_none()
+    if row is None or (owner is not None and row.owner != owner):
+        raise RequestError(
+            "There is no such job.", code="unknown-job", where=job, hint="`binworks status` lists yours."
+        )
+    return row
+
+
+def _by_key(connection: Connection, owner: str, key: str | None) -> Row[Any] | None:
+    if key is None:
+        return None
+    return connection.execute(
+        select(jobs).where(jobs.c.owner == owner, jobs.c.idempotency_key == key)
+    ).one_or_none()
+
+
+def _cursor(row: Row[Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps([row.created, row.id]).encode()).decode()
+
+
+def _after(query: Select[Any], cursor: str) -> Select[Any]:
+    try:
+        created, job_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        created, job_id = float(created), str(job_id)
+    except (ValueError, TypeError):
+        raise RequestError("This cursor is not one of ours.", code="bad-cursor", where="cursor") from None
+    return query.where(or_(jobs.c.created < created, and_(jobs.c.created == created, jobs.c.id < job_id)))

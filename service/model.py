@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
@@ -55,21 +56,33 @@ class JobRequest(Strict):
     """What is asked of the service: which processor, on which data sets, with which systematics."""
 
     processor: str = Field(min_length=1, max_length=100, description="Name in the processor registry.")
-    options: dict[str, Any] = Field(default_factory=dict, description="Options of the processor; its schema lists them.")
-    datasets: list[str | Dataset] = Field(
-        min_length=1, max_length=10_000, description="Names of the catalogue, or data sets spelt out with their files."
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the processor; its schema lists them."
     )
-    corrections: str | None = Field(None, description="Name of a correction set; none: the events as they are.")
-    systematics: list[str] | None = Field(None, description="Variation groups to fill; none given: all the processor has.")
-    luminosity: float | None = Field(None, gt=0, description="Integrated luminosity in 1/pb; default: the catalogue's.")
-    priority: int = Field(0, ge=-10, le=10, description="Each step doubles the job's share of the workers.")
-    on_error: Literal["fail"] | Skip = Field("fail", description="What a bad file does to the job.")
-    label: str | None = Field(None, max_length=200, description="Free text for people.")
+    datasets: list[str | Dataset] = Field(
+        min_length=1,
+        max_length=10_000,
+        description="Names of the catalogue, or data sets spelt out with their files.",
+    )
+    corrections: str | None = Field(
+        default=None, description="Name of a correction set; none: the events as they are."
+    )
+    systematics: list[str] | None = Field(
+        default=None, description="Variation groups to fill; none given: all the processor has."
+    )
+    luminosity: float | None = Field(
+        default=None, gt=0, description="Integrated luminosity in 1/pb; default: the catalogue's."
+    )
+    priority: int = Field(
+        default=0, ge=-10, le=10, description="Each step doubles the job's share of the workers."
+    )
+    on_error: Literal["fail"] | Skip = Field(default="fail", description="What a bad file does to the job.")
+    label: str | None = Field(default=None, max_length=200, description="Free text for people.")
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> JobRequest:
         names = [entry if isinstance(entry, str) else entry.name for entry in self.datasets]
-        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
         if twice:
             raise ValueError(f"data sets given twice: {', '.join(twice)}")
         return self
@@ -82,8 +95,8 @@ class Problem(BaseModel):
 
     code: str = Field(description="Stable; programs match on it.")
     message: str
-    where: str | None = Field(None, description="The file, field, job or unit concerned.")
-    hint: str | None = Field(None, description="What to do about it.")
+    where: str | None = Field(default=None, description="The file, field, job or unit concerned.")
+    hint: str | None = Field(default=None, description="What to do about it.")
 
     @classmethod
     def of(cls, error: BinworksError) -> Problem:
@@ -96,7 +109,7 @@ class UnitCounts(BaseModel):
 
     total: int = 0
     done: int = 0
-    failed: int = Field(0, description="Failed or left out.")
+    failed: int = Field(default=0, description="Failed or left out.")
     running: int = 0
 
 
@@ -110,8 +123,8 @@ class EventCounts(BaseModel):
 class Counts(BaseModel):
     """How far a job is."""
 
-    units: UnitCounts = Field(default_factory=UnitCounts)
-    events: EventCounts = Field(default_factory=EventCounts)
+    units: UnitCounts = UnitCounts()
+    events: EventCounts = EventCounts()
 
     @property
     def fraction(self) -> float:
@@ -129,8 +142,10 @@ class DatasetProgress(BaseModel):
     files: int
     units: UnitCounts
     events: EventCounts
-    entries: int = Field(0, description="Events read.")
-    sum_sign: int = Field(0, description="Sum of the signs of the generator weights over all events read.")
+    entries: int = Field(default=0, description="Events read.")
+    sum_sign: int = Field(
+        default=0, description="Sum of the signs of the generator weights over all events read."
+    )
 
 
 class MissingFile(BaseModel):
@@ -138,18 +153,23 @@ class MissingFile(BaseModel):
 
     path: str
     dataset: str
-    start: int | None = Field(None, description="First entry; none: the whole file.")
+    start: int | None = Field(default=None, description="First entry; none: the whole file.")
     stop: int | None = None
-    unit: int | None = Field(None, description="The unit of work; none: it could not even be indexed.")
+    unit: int | None = Field(
+        default=None, description="The unit of work; none: it could not even be indexed."
+    )
     error: Problem
 
 
 class Missing(BaseModel):
     """What a result lacks. Empty for a complete one."""
 
-    events: int = Field(0, description="Events of units left out; files that could not be opened are not counted here.")
+    events: int = Field(
+        default=0,
+        description="Events of units left out; files that could not be opened are not counted here.",
+    )
     files: list[MissingFile] = Field(default_factory=list, description="The first hundred.")
-    n_files: int = Field(0, description="How many there are in all.")
+    n_files: int = Field(default=0, description="How many there are in all.")
 
 
 class JobView(BaseModel):
@@ -158,18 +178,23 @@ class JobView(BaseModel):
     id: str
     owner: str
     state: JobState
-    note: str | None = Field(None, description="Why it does not get on, if it does not: no workers, no driver.")
+    note: str | None = Field(
+        default=None, description="Why it does not get on, if it does not: no workers, no driver."
+    )
     request: JobRequest
     created: datetime
     started: datetime | None = None
     finished: datetime | None = None
-    counts: Counts = Field(default_factory=Counts)
-    rate: float | None = Field(None, description="Events per second over the last half minute.")
-    eta_s: float | None = Field(None, description="Seconds to go at this rate.")
-    generation: int | None = Field(None, description="Latest snapshot that can be read.")
-    complete: bool = Field(False, description="Whether every event of the input is in the latest snapshot, and it is final.")
-    missing: Missing = Field(default_factory=Missing)
-    luminosity: float | None = Field(None, description="1/pb")
+    counts: Counts = Counts()
+    rate: float | None = Field(default=None, description="Events per second over the last half minute.")
+    eta_s: float | None = Field(default=None, description="Seconds to go at this rate.")
+    generation: int | None = Field(default=None, description="Latest snapshot that can be read.")
+    complete: bool = Field(
+        default=False,
+        description="Whether every event of the input is in the latest snapshot, and it is final.",
+    )
+    missing: Missing = Missing()
+    luminosity: float | None = Field(default=None, description="1/pb")
     error: Problem | None = None
     datasets: list[DatasetProgress] = Field(default_factory=list)
 
@@ -184,10 +209,12 @@ class UnitView(BaseModel):
     attempts: int
     files: list[str] = Field(description="Each as path[start:stop].")
     seconds: float | None = None
-    reused: bool = Field(False, description="Whether an earlier job had filled the same already.")
+    reused: bool = Field(default=False, description="Whether an earlier job had filled the same already.")
     worker: str | None = None
     error: Problem | None = None
-    traceback: str | None = Field(None, description="Where in the code; for errors that are the code's.")
+    traceback: str | None = Field(
+        default=None, description="Where in the code; for errors that are the code's."
+    )
 
 
 class GenerationView(BaseModel):
@@ -208,8 +235,8 @@ EventKind = Literal["state", "progress", "snapshot", "unit-failed", "note"]
 class JobEvent(BaseModel):
     """A line of a job's diary; ids grow, so that a reader resumes after the last one it saw.
 
-    ``data`` by kind: ``state`` {state, error}; ``progress`` {counts, rate, eta_s}; ``snapshot`` (the fields of
-    `GenerationView`); ``unit-failed`` {unit, dataset, state, attempts, error}; ``note`` {note}.
+    ``data`` by kind: ``state`` {state, error}; ``progress`` {counts, rate, eta_s}; ``snapshot``: the fields
+    of `GenerationView`; ``unit-failed`` {unit, dataset, state, attempts, error}; ``note`` {note}.
     """
 
     id: int
@@ -223,7 +250,7 @@ class JobPage(BaseModel):
     """Some jobs, newest first, and where the next ones start."""
 
     jobs: list[JobView]
-    next: str | None = Field(None, description="Cursor of the next page; none: this is the last.")
+    next: str | None = Field(default=None, description="Cursor of the next page; none: this is the last.")
 
 
 Scope = Literal["read", "submit", "admin"]

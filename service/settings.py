@@ -1,12 +1,11 @@
 """How the service runs: where things lie and how large they are. Nothing here changes what is computed.
 
-`binworks up` writes the settings to ``<home>/settings.json``; every process of the service is then started with its home
-alone and reads them from there.
+`binworks up` writes the settings to ``<home>/settings.json``; every process of the service is then started with
+its home alone and reads them from there.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,25 +21,42 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     home: Path = Field(description="Folder of the service: job database, store, logs, token.")
-    database: str = Field("", description="SQLAlchemy address of the job database; default: SQLite in the home.")
-    store: str = Field("", description="Address of the store; default: a folder in the home.")
-    catalogues: tuple[Path, ...] = Field((), description="Files that list the data sets one can ask for by name.")
-    corrections: tuple[Path, ...] = Field((), description="Folders of correction sets, or folders that hold some.")
-    data_roots: tuple[str, ...] = Field(
-        (), description="Folders and root:// prefixes under which jobs may read; those of the catalogues are added."
+    database: str = Field(
+        default="", description="SQLAlchemy address of the job database; default: SQLite in the home."
     )
-    scheduler: str = Field("tcp://127.0.0.1:8786", description="Address of the Dask scheduler.")
-    dashboard: str | None = Field(None, description="Address of the Dask dashboard, for people.")
-    host: str = Field("127.0.0.1", description="Address on which the REST service listens.")
-    port: int = Field(8080, ge=1, le=65535)
-    unit_events: int = Field(5_000_000, ge=1, description="Events of a unit of work, roughly: 30 s of a core.")
-    unit_timeout: float = Field(3600.0, gt=0, description="Seconds after which a unit's attempt is given up.")
-    index_timeout: float = Field(120.0, gt=0, description="Seconds after which opening a file is given up.")
-    snapshot_seconds: float = Field(30.0, gt=0, description="Between two snapshots of a running job.")
-    lease_seconds: float = Field(10.0, gt=0, description="A driver silent for this long is replaced.")
-    retries: int = Field(4, ge=0, description="How often a unit is tried again after a passing failure.")
-    backoff_seconds: float = Field(1.0, gt=0, description="Before the first new try; doubles each time.")
-    max_active_jobs: int = Field(100, ge=1, description="Jobs of one owner that are not finished.")
+    store: str = Field(default="", description="Address of the store; default: a folder in the home.")
+    catalogues: tuple[Path, ...] = Field(
+        default=(), description="Files that list the data sets one can ask for by name."
+    )
+    corrections: tuple[Path, ...] = Field(
+        default=(), description="Folders of correction sets, or folders that hold some."
+    )
+    data_roots: tuple[str, ...] = Field(
+        default=(),
+        description="Folders and root:// prefixes where jobs may read; those of the catalogues are added.",
+    )
+    scheduler: str = Field(default="tcp://127.0.0.1:8786", description="Address of the Dask scheduler.")
+    dashboard: str | None = Field(default=None, description="Address of the Dask dashboard, for people.")
+    host: str = Field(default="127.0.0.1", description="Address on which the REST service listens.")
+    port: int = Field(default=8080, ge=1, le=65535)
+    unit_events: int = Field(
+        default=5_000_000, ge=1, description="Events of a unit of work, roughly: 30 s of a core."
+    )
+    unit_timeout: float = Field(
+        default=3600.0, gt=0, description="Seconds after which a unit's attempt is given up."
+    )
+    index_timeout: float = Field(
+        default=120.0, gt=0, description="Seconds after which opening a file is given up."
+    )
+    snapshot_seconds: float = Field(default=30.0, gt=0, description="Between two snapshots of a running job.")
+    lease_seconds: float = Field(default=10.0, gt=0, description="A driver silent for this long is replaced.")
+    retries: int = Field(
+        default=4, ge=0, description="How often a unit is tried again after a passing failure."
+    )
+    backoff_seconds: float = Field(
+        default=1.0, gt=0, description="Before the first new try; doubles each time."
+    )
+    max_active_jobs: int = Field(default=100, ge=1, description="Jobs of one owner that are not finished.")
 
     @property
     def database_url(self) -> str:
@@ -78,7 +94,7 @@ class Settings(BaseModel):
         target = self.home / FILE_NAME
         draft = target.with_suffix(".tmp")
         draft.write_text(self.model_dump_json(indent=2) + "\n")
-        os.replace(draft, target)
+        draft.replace(target)
 
     @classmethod
     def load(cls, home: Path) -> Settings:
@@ -100,4 +116,6 @@ class Settings(BaseModel):
                 hint="Start one with `binworks up --home ...`.",
             ) from None
         except ValidationError as error:
-            raise RequestError(f"The settings are not valid: {error}", code="bad-settings", where=str(target)) from None
+            raise RequestError(
+                f"The settings are not valid: {error}", code="bad-settings", where=str(target)
+            ) from None

@@ -1,0 +1,43 @@
+"""The keys of the store: where everything of a job lies."""
+
+from __future__ import annotations
+
+
+def partial(name: str) -> str:
+    """Return the group of a partial or of a merged node."""
+    return f"partials/{name}"
+
+
+def job(job_id: str) -> str:
+    """Return the folder of a job."""
+    return f"jobs/{job_id}"
+
+
+def description(job_id: str) -> str:
+    """Return the document that says what was asked, resolved."""
+    return f"jobs/{job_id}/job.json"
+
+
+def plan(job_id: str) -> str:
+    """Return the document that lists the units of work."""
+    return f"jobs/{job_id}/plan.json"
+
+
+def expansion(job_id: str, group: str) -> str:
+    """Return the group that holds how a variation group expands."""
+    return f"jobs/{job_id}/expansions/{group}"
+
+
+def generation(job_id: str, n: int) -> str:
+    """Return the group of a snapshot."""
+    return f"jobs/{job_id}/g/{n}"
+
+
+def dataset(job_id: str, n: int, name: str) -> str:
+    """Return the group of a data set within a snapshot."""
+    return f"jobs/{job_id}/g/{n}/{name}"
+
+
+def manifest(job_id: str, n: int) -> str:
+    """Return the document whose creation publishes a snapshot."""
+    return f"jobs/{job_id}/m/{n}.json"
