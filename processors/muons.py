@@ -1,0 +1,215 @@
+"""Muon, electron and trigger selections (PHYSICS 2), as functions of one event that the fill kernels inline."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from binworks.corrections.momentum_scale import corrected_pt
+from binworks.processors.columns import Columns, Field
+from binworks.tensors.axes import ETA_BINS, ETA_HIGH, ETA_LOW
+from binworks.tensors.jit import kernel
+from binworks.tensors.kernels import delta_r2, regular_bin
+
+Array = NDArray[Any]
+
+MAX_ETA = 2.4
+MAX_DXY = 0.05
+VETO_PT = 15.0
+MATCH_DR2 = 0.3**2
+
+NONE, SEVERAL, NOT_FINITE = -1, -2, -3
+
+
+def muon_fields(*, is_data: bool) -> tuple[Field, ...]:
+    """Return the muon table; pT, eta, phi and charge come from the same refit, CVH where the file has it."""
+    prefix = "cvh" if is_data else "cvhideal"
+
+    def kinematic(quantity: str, dtype: str = "f4") -> Field:
+        cvh = f"Muon_{prefix}{quantity[0].upper()}{quantity[1:]}"
+        return Field(f"muon.{quantity}", (cvh, f"Muon_{quantity}"), dtype, "jagged")
+
+    def identity(name: str, branch: str, default: float | None = None) -> Field:
+        return Field(f"muon.{name}", (branch,), "u1", "jagged", default)
+
+    return (
+        kinematic("pt"),
+        kinematic("eta"),
+        kinematic("phi"),
+        kinematic("charge", "i4"),
+        Field("muon.dxy", ("Muon_dxybs", "Muon_dxy"), "f4", "jagged"),
+        Field("muon.iso", ("Muon_vtxAgnPfRelIso04_all", "Muon_pfRelIso04_all"), "f4", "jagged"),
+        identity("loose", "Muon_looseId"),
+        identity("medium", "Muon_mediumId"),
+        identity("global", "Muon_isGlobal"),
+        identity("high_purity", "Muon_highPurity", default=1),
+        Field("muon.sa_pt", ("Muon_standalonePt",), "f4", "jagged", optional=True),
+        Field("muon.sa_eta", ("Muon_standaloneEta",), "f4", "jagged", optional=True),
+        Field("muon.sa_phi", ("Muon_standalonePhi",), "f4", "jagged", optional=True),
+        Field("muon.sa_hits", ("Muon_standaloneNumberOfValidHits",), "i4", "jagged", optional=True),
+    )
+
+
+ELECTRON_FIELDS = (
+    Field("electron.pt", ("Electron_pt",), "f4", "jagged"),
+    Field("electron.eta", ("Electron_eta",), "f4", "jagged"),
+    Field("electron.dxy", ("Electron_dxy",), "f4", "jagged"),
+    Field("electron.dz", ("Electron_dz",), "f4", "jagged"),
+    Field("electron.cut_based", ("Electron_cutBased",), "i4", "jagged"),
+)
+
+TRIGGER_FIELDS = (
+    Field("trigger", ("HLT_IsoTkMu24", "HLT_IsoMu24"), "u1", "any"),
+    Field("trigobj.eta", ("TrigObj_eta",), "f4", "jagged"),
+    Field("trigobj.phi", ("TrigObj_phi",), "f4", "jagged"),
+    Field("trigobj.id", ("TrigObj_id",), "i4", "jagged"),
+    Field("trigobj.bits", ("TrigObj_filterBits",), "i8", "jagged"),
+)
+
+MET_FILTERS = (
+    "Flag_globalSuperTightHalo2016Filter",
+    "Flag_EcalDeadCellTriggerPrimitiveFilter",
+    "Flag_goodVertices",
+    "Flag_HBHENoiseIsoFilter",
+    "Flag_HBHENoiseFilter",
+    "Flag_BadPFMuonFilter",
+)
+"""The recommended filters; those that the file has must all pass."""
+
+_MET_KINDS = ("DeepMETPVRobust", "DeepMETResolutionTune", "PuppiMET", "MET")
+
+EVENT_FIELDS = (
+    Field("run", ("run",), "i8"),
+    Field("lumi", ("luminosityBlock",), "i8"),
+    Field("event", ("event",), "u8"),
+    Field("met_filters", MET_FILTERS, "u1", "all", default=1),
+    Field("met.pt", tuple(f"{kind}_pt" for kind in _MET_KINDS), "f4"),
+    Field("met.phi", tuple(f"{kind}_phi" for kind in _MET_KINDS), "f4"),
+)
+
+
+class Muons(NamedTuple):
+    """All muons of a range of events; ``has_standalone`` says whether that cut can be made."""
+
+    offsets: Array
+    pt: Array
+    eta: Array
+    phi: Array
+    charge: Array
+    dxy: Array
+    iso: Array
+    loose: Array
+    medium: Array
+    is_global: Array
+    high_purity: Array
+    sa_pt: Array
+    sa_eta: Array
+    sa_phi: Array
+    sa_hits: Array
+    has_standalone: bool
+
+
+class Electrons(NamedTuple):
+    """All electrons of a range of events."""
+
+    offsets: Array
+    pt: Array
+    eta: Array
+    dxy: Array
+    dz: Array
+    cut_based: Array
+
+
+class TriggerObjects(NamedTuple):
+    """All trigger objects of a range of events; ``mask`` has the filter bits that count."""
+
+    offsets: Array
+    eta: Array
+    phi: Array
+    id: Array
+    bits: Array
+    mask: int
+
+
+def muons_of(columns: Columns) -> Muons:
+    """Return the muons of a range."""
+    standalone = ("sa_pt", "sa_eta", "sa_phi", "sa_hits")
+    names = ("pt", "eta", "phi", "charge", "dxy", "iso", "loose", "medium", "global", "high_purity", *standalone)
+    arrays = [columns[f"muon.{name}"] for name in names]
+    present = all(len(columns[f"muon.{name}"]) == len(columns["muon.pt"]) for name in standalone)
+    return Muons(columns.offsets["muon"], *arrays, present)
+
+
+def electrons_of(columns: Columns) -> Electrons:
+    """Return the electrons of a range."""
+    arrays = [columns[f"electron.{name}"] for name in ("pt", "eta", "dxy", "dz", "cut_based")]
+    return Electrons(columns.offsets["electron"], *arrays)
+
+
+def triggers_of(columns: Columns, bits: tuple[int, ...]) -> TriggerObjects:
+    """Return the trigger objects of a range; ``bits`` are those that mark an isolated single muon."""
+    arrays = [columns[f"trigobj.{name}"] for name in ("eta", "phi", "id", "bits")]
+    return TriggerObjects(columns.offsets["trigobj"], *arrays, sum(1 << bit for bit in bits))
+
+
+@kernel
+def is_veto_muon(m: int, pt: float, muons: Any) -> bool:
+    """Whether muon m, with its corrected pT (GeV), counts against a second muon."""
+    if not (muons.loose[m] and muons.is_global[m] and muons.high_purity[m]):
+        return False
+    if not (abs(muons.dxy[m]) < MAX_DXY and pt > VETO_PT and abs(muons.eta[m]) < MAX_ETA):
+        return False
+    if not muons.has_standalone:
+        return True
+    if not (muons.sa_pt[m] > VETO_PT and muons.sa_hits[m] >= 1):
+        return False
+    return bool(delta_r2(muons.sa_eta[m], muons.sa_phi[m], muons.eta[m], muons.phi[m]) < MATCH_DR2)
+
+
+@kernel
+def only_veto_muon(i: int, muons: Any, scale: Any) -> Any:
+    """Return (muon, corrected pT) of the event's only veto muon; NONE, SEVERAL or NOT_FINITE in place of the muon."""
+    found = NONE
+    found_pt = 0.0
+    for m in range(muons.offsets[i], muons.offsets[i + 1]):
+        pt = float(muons.pt[m])
+        if not (np.isfinite(pt) and np.isfinite(muons.eta[m]) and np.isfinite(muons.phi[m])):
+            return NOT_FINITE, 0.0
+        eta_bin = regular_bin(float(muons.eta[m]), ETA_LOW, ETA_HIGH, ETA_BINS)
+        pt = corrected_pt(pt, eta_bin, muons.charge[m], scale)
+        if is_veto_muon(m, pt, muons):
+            if found != NONE:
+                return SEVERAL, 0.0
+            found = m
+            found_pt = pt
+    return found, found_pt
+
+
+@kernel
+def has_veto_electron(i: int, electrons: Any) -> bool:
+    """Whether the event has an electron that vetoes it."""
+    for e in range(electrons.offsets[i], electrons.offsets[i + 1]):
+        if (
+            electrons.pt[e] > 10.0
+            and abs(electrons.eta[e]) < MAX_ETA
+            and electrons.cut_based[e] >= 1
+            and abs(electrons.dxy[e]) < MAX_DXY
+            and abs(electrons.dz[e]) < 0.2
+        ):
+            return True
+    return False
+
+
+@kernel
+def matches_trigger(i: int, eta: float, phi: float, triggers: Any) -> bool:
+    """Whether a muon trigger object with one of the filter bits lies within dR < 0.3."""
+    for t in range(triggers.offsets[i], triggers.offsets[i + 1]):
+        if (
+            triggers.id[t] == 13
+            and (triggers.bits[t] & triggers.mask) != 0
+            and delta_r2(triggers.eta[t], triggers.phi[t], eta, phi) < MATCH_DR2
+        ):
+            return True
+    return False
