@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from binworks.tensors.errors import PhysicsError
 from binworks.tensors.histogram import Histogram
+
+
+KEPT_EXAMPLES = 10
 
 
 @dataclass
@@ -19,10 +23,13 @@ class Accumulator:
     counts : dict
         Exact integers: ``entries`` (events read), ``selected``, ``sum_sign`` (sum of sign(genWeight) over all
         events read), the cut flow ``cut/<name>`` and the oddities ``odd/<name>``.
+    examples : dict
+        The first few events (run:lumi:event) behind the oddities.
     """
 
     histograms: dict[str, Histogram] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
 
     def __iadd__(self, other: Accumulator) -> Accumulator:
         if self.histograms.keys() != other.histograms.keys():
@@ -36,6 +43,9 @@ class Accumulator:
                 mine.variances += theirs.variances
         for name, count in other.counts.items():
             self.counts[name] = self.counts.get(name, 0) + count
+        for kind, events in other.examples.items():
+            for event in events:
+                self.note(kind, event)
         return self
 
     def __add__(self, other: Accumulator) -> Accumulator:
@@ -47,7 +57,13 @@ class Accumulator:
             name: Histogram(h.axes, h.values.copy(), None if h.variances is None else h.variances.copy(), dict(h.metadata))
             for name, h in self.histograms.items()
         }
-        return Accumulator(histograms, dict(self.counts))
+        return Accumulator(histograms, dict(self.counts), {kind: list(events) for kind, events in self.examples.items()})
+
+    def note(self, kind: str, event: str) -> None:
+        """Keep the event as an example, if there are few yet."""
+        events = self.examples.setdefault(kind, [])
+        if len(events) < KEPT_EXAMPLES:
+            events.append(event)
 
     @property
     def nbytes(self) -> int:
@@ -71,3 +87,22 @@ def ordered_sum(parts: Iterable[Accumulator]) -> Accumulator:
     for part in iterator:
         total += part
     return total
+
+
+def check_oddities(counts: Mapping[str, int], examples: Mapping[str, Sequence[str]], limit: float = 1e-6) -> None:
+    """Refuse sums from which too many events were left out because a number was not finite.
+
+    Raises
+    ------
+    PhysicsError
+        ``not-finite``, with the counts and the first events.
+    """
+    odd = {name.removeprefix("odd/"): count for name, count in counts.items() if name.startswith("odd/") and count}
+    entries = counts.get("entries", 0)
+    if sum(odd.values()) > limit * entries:
+        listed = ", ".join(f"{count} with {name}" for name, count in odd.items())
+        first = ", ".join(event for events in examples.values() for event in events)
+        raise PhysicsError(
+            f"Of {entries} events {listed}, more than the allowed fraction {limit:g}; the first are {first} (run:lumi:event).",
+            code="not-finite",
+        )
