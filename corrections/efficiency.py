@@ -10,7 +10,14 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from binworks.corrections.payload import ETA_EDGES_48, Document, check_covariance, check_edges, finite_array, read_document
+from binworks.corrections.payload import (
+    ETA_EDGES_48,
+    Document,
+    check_covariance,
+    check_edges,
+    finite_array,
+    read_document,
+)
 from binworks.corrections.sets import CorrectionSet
 from binworks.tensors.errors import PayloadError
 from binworks.tensors.histogram import Float64
@@ -53,7 +60,9 @@ def load(corrections: CorrectionSet, step: str) -> tuple[Efficiency, Float64]:
     document = read_document(EfficiencyDocument, corrections, name, KIND)
     where = f"{corrections.name}/{name}"
     if document.step != step:
-        raise PayloadError(f"The payload is for step {document.step!r}, expected {step!r}.", code="bad-payload", where=where)
+        raise PayloadError(
+            f"The payload is for step {document.step!r}, expected {step!r}.", code="bad-payload", where=where
+        )
     low, high = document.pt_range
     if not 0 < low < high:
         raise PayloadError(f"pt_range must rise, got {low} to {high}.", code="bad-payload", where=where)
@@ -67,7 +76,9 @@ def load(corrections: CorrectionSet, step: str) -> tuple[Efficiency, Float64]:
 
 def identity(step: str) -> Efficiency:
     """Return scale factors that are 1 everywhere."""
-    coefficients = finite_array([[[1.0] + [0.0] * (COEFFICIENTS[step] - 1)] * 2] * 48, (48, 2, COEFFICIENTS[step]), "identity")
+    coefficients = finite_array(
+        [[[1.0] + [0.0] * (COEFFICIENTS[step] - 1)] * 2] * 48, (48, 2, COEFFICIENTS[step]), "identity"
+    )
     return Efficiency(26.0, 56.0, coefficients)
 
 
@@ -85,4 +96,4 @@ def scale_factor(x: float, eta_bin: int, charge_bin: int, efficiency: Any) -> fl
     total = 0.0
     for j in range(len(row) - 1, -1, -1):
         total = total * x + row[j]
-    return total
+    return float(total)

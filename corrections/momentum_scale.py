@@ -10,7 +10,14 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from binworks.corrections.payload import ETA_EDGES_48, Document, check_covariance, check_edges, finite_array, read_document
+from binworks.corrections.payload import (
+    ETA_EDGES_48,
+    Document,
+    check_covariance,
+    check_edges,
+    finite_array,
+    read_document,
+)
 from binworks.corrections.sets import CorrectionSet
 from binworks.tensors.histogram import Float64
 from binworks.tensors.jit import kernel
@@ -73,4 +80,4 @@ def corrected_pt(pt: float, eta_bin: int, charge: int, scale: Any) -> float:
     if eta_bin < 0:
         return pt
     k = 1.0 / pt
-    return pt / (1.0 + scale.A[eta_bin] - scale.e[eta_bin] * k + charge * scale.M[eta_bin] / k)
+    return float(pt / (1.0 + scale.A[eta_bin] - scale.e[eta_bin] * k + charge * scale.M[eta_bin] / k))

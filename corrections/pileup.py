@@ -36,7 +36,11 @@ def load(corrections: CorrectionSet) -> Pileup:
     table = load_table(corrections, NAME, ("nTrueInt", "variation"), {"variation": "nominal"})
     where = f"{corrections.name}/{NAME}"
     if set(table.axes["variation"]) != set(VARIATIONS):
-        raise PayloadError(f"Expected the variations {VARIATIONS}, got {table.axes['variation']}.", code="wrong-axes", where=where)
+        raise PayloadError(
+            f"Expected the variations {VARIATIONS}, got {table.axes['variation']}.",
+            code="wrong-axes",
+            where=where,
+        )
     if (table.values < 0).any():
         raise PayloadError("A weight is negative.", code="bad-payload", where=where)
     order = [table.axes["variation"].index(name) for name in VARIATIONS]

@@ -60,7 +60,9 @@ def load(corrections: CorrectionSet, *, is_data: bool) -> Resolution:
     where = f"{corrections.name}/{KIND}"
     check_edges(document.eta_edges, ETA_EDGES_24, f"{where}: eta_edges")
     source = document.data if is_data else document.mc
-    tables = Resolution(*(finite_array(getattr(source, p), (24,), f"{where}: {p}") for p in ("a", "b", "c", "d")))
+    tables = Resolution(
+        *(finite_array(getattr(source, p), (24,), f"{where}: {p}") for p in ("a", "b", "c", "d"))
+    )
     if (tables.a**2 + tables.b**2 + tables.c**2 == 0).any():
         raise PayloadError("The resolution is zero in a bin.", code="bad-payload", where=where)
     return tables
@@ -76,7 +78,7 @@ def unknown() -> Resolution:
 def relative_width(k: float, eta_bin: int, resolution: Any) -> float:
     """Return sigma_k / k at k = 1/pT (1/GeV) in one of the 24 bins."""
     a, b, c, d = resolution.a[eta_bin], resolution.b[eta_bin], resolution.c[eta_bin], resolution.d[eta_bin]
-    return ((a * a + (c / k) ** 2 + b * b / (1.0 + (d * k) ** 2))) ** 0.5
+    return float((a * a + (c / k) ** 2 + b * b / (1.0 + (d * k) ** 2)) ** 0.5)
 
 
 @kernel

@@ -72,7 +72,11 @@ class CorrectionSet:
         entry = self.manifest.payloads[name]
         where = f"{self.name}/{entry.file}"
         if entry.kind != kind:
-            raise PayloadError(f"Payload {name!r} is of kind {entry.kind!r}, expected {kind!r}.", code="wrong-kind", where=where)
+            raise PayloadError(
+                f"Payload {name!r} is of kind {entry.kind!r}, expected {kind!r}.",
+                code="wrong-kind",
+                where=where,
+            )
         text = _read(self.folder / entry.file, where)
         found = hashlib.sha256(text).hexdigest()
         if found != entry.sha256:
@@ -126,7 +130,9 @@ def write(folder: str | Path, name: str, payloads: Mapping[str, tuple[str, Any]]
     for payload, (kind, document) in sorted(payloads.items()):
         text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
         (folder / f"{payload}.json").write_bytes(text)
-        entries[payload] = PayloadEntry(file=f"{payload}.json", sha256=hashlib.sha256(text).hexdigest(), kind=kind)
+        entries[payload] = PayloadEntry(
+            file=f"{payload}.json", sha256=hashlib.sha256(text).hexdigest(), kind=kind
+        )
     manifest = Manifest.model_validate({"schema": SCHEMA, "name": name, "payloads": entries})
     (folder / "manifest.json").write_text(manifest.model_dump_json(by_alias=True, indent=1) + "\n")
     return load(folder)
@@ -142,7 +148,9 @@ def _read(path: Path, where: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise PayloadError(f"The file cannot be read: {error.strerror}.", code="missing-payload", where=where) from None
+        raise PayloadError(
+            f"The file cannot be read: {error.strerror}.", code="missing-payload", where=where
+        ) from None
 
 
 def _json(text: bytes, where: str) -> Any:

@@ -37,7 +37,9 @@ class DenseTable:
     values: Float64
 
 
-def load_table(corrections: CorrectionSet, payload: str, inputs: Sequence[str], first: Mapping[str, Any]) -> DenseTable:
+def load_table(
+    corrections: CorrectionSet, payload: str, inputs: Sequence[str], first: Mapping[str, Any]
+) -> DenseTable:
     """Compile the correction of the payload's name to a dense table.
 
     Parameters
@@ -62,13 +64,19 @@ def load_table(corrections: CorrectionSet, payload: str, inputs: Sequence[str], 
     try:
         evaluators = correctionlib.CorrectionSet.from_string(json.dumps(document))
     except (RuntimeError, ValueError) as error:
-        raise PayloadError(f"correctionlib refuses the document: {error}.", code="bad-payload", where=where) from None
+        raise PayloadError(
+            f"correctionlib refuses the document: {error}.", code="bad-payload", where=where
+        ) from None
     if payload not in evaluators:
-        raise PayloadError(f"There is no correction {payload!r} in the document.", code="bad-payload", where=where)
+        raise PayloadError(
+            f"There is no correction {payload!r} in the document.", code="bad-payload", where=where
+        )
     evaluator = evaluators[payload]
     names = [variable.name for variable in evaluator.inputs]
     if sorted(names) != sorted(inputs):
-        raise PayloadError(f"Expected the inputs {list(inputs)}, got {names}.", code="wrong-axes", where=where)
+        raise PayloadError(
+            f"Expected the inputs {list(inputs)}, got {names}.", code="wrong-axes", where=where
+        )
     content = next(c for c in document["corrections"] if c["name"] == payload)["data"]
     axes = _axes(content, inputs, first, where)
     points = [_points(axes[name]) for name in inputs]
@@ -80,10 +88,15 @@ def load_table(corrections: CorrectionSet, payload: str, inputs: Sequence[str], 
         for index in np.ndindex(*[shape[inputs.index(name)] for name in strings]):
             chosen = dict(zip(strings, index, strict=True))
             key = tuple(chosen.get(name, slice(None)) for name in inputs)
-            arguments = [axes[n][chosen[n]] if n in chosen else np.ascontiguousarray(grid[n][key]).ravel() for n in names]
+            arguments = [
+                axes[n][chosen[n]] if n in chosen else np.ascontiguousarray(grid[n][key]).ravel()
+                for n in names
+            ]
             values[key] = np.reshape(evaluator.evaluate(*arguments), values[key].shape)
     except (IndexError, RuntimeError) as error:
-        raise PayloadError(f"A bin of the grid has no value: {error}.", code="missing-bins", where=where) from None
+        raise PayloadError(
+            f"A bin of the grid has no value: {error}.", code="missing-bins", where=where
+        ) from None
     if not np.isfinite(values).all():
         raise PayloadError("Every value must be finite.", code="not-finite", where=where)
     return DenseTable(axes, values)
@@ -99,14 +112,20 @@ def _axes(content: Any, inputs: Sequence[str], first: Mapping[str, Any], where: 
             known.extend(item["key"] for item in node["content"] if item["key"] not in known)
         else:
             several = node["nodetype"] == "multibinning"
-            for name, its in zip(node["inputs"], node["edges"], strict=True) if several else [(node["input"], node["edges"])]:
+            for name, its in (
+                zip(node["inputs"], node["edges"], strict=True)
+                if several
+                else [(node["input"], node["edges"])]
+            ):
                 edges.setdefault(name, set()).update(_edge_list(its))
     axes: dict[str, Any] = {}
     for name in inputs:
         if name in keys:
             axes[name] = tuple(sorted(keys[name], key=lambda key: key != first.get(name, key)))
             if name in first and axes[name][0] != first[name]:
-                raise PayloadError(f"Input {name!r} lacks the category {first[name]!r}.", code="missing-bins", where=where)
+                raise PayloadError(
+                    f"Input {name!r} lacks the category {first[name]!r}.", code="missing-bins", where=where
+                )
         elif name in edges:
             axes[name] = np.array(sorted(edges[name]))
         else:
@@ -117,7 +136,11 @@ def _axes(content: Any, inputs: Sequence[str], first: Mapping[str, Any], where: 
 def _nodes(content: Any, where: str) -> Iterator[dict[str, Any]]:
     if isinstance(content, (int, float)):
         return
-    if not isinstance(content, dict) or content.get("nodetype") not in {"binning", "multibinning", "category"}:
+    if not isinstance(content, dict) or content.get("nodetype") not in {
+        "binning",
+        "multibinning",
+        "category",
+    }:
         kind = content.get("nodetype") if isinstance(content, dict) else type(content).__name__
         raise PayloadError(f"A {kind} is not piecewise constant.", code="bad-payload", where=where)
     yield content
@@ -137,5 +160,9 @@ def _points(axis: Any) -> Any:
     """Return a point in each bin, or the keys' places."""
     if isinstance(axis, tuple):
         return np.array(axis) if not isinstance(axis[0], str) else np.arange(len(axis))
-    finite = np.clip(axis, axis[1] - 1.0 if np.isinf(axis[0]) else axis[0], axis[-2] + 1.0 if np.isinf(axis[-1]) else axis[-1])
+    finite = np.clip(
+        axis,
+        axis[1] - 1.0 if np.isinf(axis[0]) else axis[0],
+        axis[-2] + 1.0 if np.isinf(axis[-1]) else axis[-1],
+    )
     return (finite[:-1] + finite[1:]) / 2

@@ -72,7 +72,9 @@ class Columns:
 
     def has(self, name: str) -> bool:
         """Whether the field was in the file."""
-        return name in self.arrays and (self.size == 0 or len(self.arrays[name]) > 0 or self.arrays[name].ndim == 2)
+        return name in self.arrays and (
+            self.size == 0 or len(self.arrays[name]) > 0 or self.arrays[name].ndim == 2
+        )
 
 
 def resolve(fields: Iterable[Field], available: Container[str], where: str) -> dict[str, tuple[str, ...]]:
@@ -130,11 +132,15 @@ def build(
             missing.append(wanted)
         elif wanted.kind in ("any", "all"):
             combine = np.logical_or if wanted.kind == "any" else np.logical_and
-            columns.arrays[wanted.name] = combine.reduce([_flat(fetch(b), "bool") for b in branches]).astype(wanted.dtype)
+            columns.arrays[wanted.name] = combine.reduce([_flat(fetch(b), "bool") for b in branches]).astype(
+                wanted.dtype
+            )
         elif wanted.kind == "flat":
             columns.arrays[wanted.name] = _flat(fetch(branches[0]), wanted.dtype)
         elif wanted.kind == "block":
-            columns.arrays[wanted.name] = _block(fetch(branches[0]), wanted.dtype, size, f"{where}: {branches[0]}")
+            columns.arrays[wanted.name] = _block(
+                fetch(branches[0]), wanted.dtype, size, f"{where}: {branches[0]}"
+            )
         else:
             _add_jagged(columns, wanted, fetch(branches[0]), f"{where}: {branches[0]}")
     for wanted in missing:
@@ -197,7 +203,11 @@ def _add_jagged(columns: Columns, wanted: Field, array: Any, where: str) -> None
     collection = wanted.name.partition(".")[0]
     known = columns.offsets.setdefault(collection, offsets)
     if not np.array_equal(known, offsets):
-        raise InputError(f"Its lengths differ from those of the other {collection} branches.", code="uneven-collection", where=where)
+        raise InputError(
+            f"Its lengths differ from those of the other {collection} branches.",
+            code="uneven-collection",
+            where=where,
+        )
     columns.arrays[wanted.name] = content
 
 

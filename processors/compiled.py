@@ -64,7 +64,11 @@ class CompiledProcessor(ProcessorABC):  # type: ignore[misc]
         self.systematics = self._chosen(systematics)
 
     def __reduce__(self) -> tuple[Any, ...]:  # by name and parameters: small, and no compiled state
-        place = None if self.corrections is None else (str(self.corrections.folder.resolve()), self.corrections.digest)
+        place = (
+            None
+            if self.corrections is None
+            else (str(self.corrections.folder.resolve()), self.corrections.digest)
+        )
         return _rebuild, (type(self), self.options.model_dump(), place, self.systematics)
 
     @abstractmethod
@@ -90,7 +94,9 @@ class CompiledProcessor(ProcessorABC):  # type: ignore[misc]
         """
         known = Dataset.model_fields.keys() - {"name", "files"}
         facts = {key: value for key, value in events.metadata.items() if key in known}
-        dataset = Dataset(name=events.metadata["dataset"], files=(str(events.metadata.get("filename", "events")),), **facts)
+        dataset = Dataset(
+            name=events.metadata["dataset"], files=(str(events.metadata.get("filename", "events")),), **facts
+        )
         columns = from_nanoevents(events, self.fields(dataset), dataset.files[0])
         accumulator = self.accumulator(dataset)
         self.fill(columns, dataset, accumulator)
@@ -103,20 +109,31 @@ class CompiledProcessor(ProcessorABC):  # type: ignore[misc]
     def _chosen(self, systematics: Sequence[str] | None) -> tuple[str, ...]:
         known = self.systematics_known
         if systematics is None:
-            return tuple(name for name, payload in known.items() if payload is None or self._has(payload))
+            return tuple(
+                name for name, payload in known.items() if payload is None or self._set_with(payload)
+            )
         for name in systematics:
             if name not in known:
                 raise unknown_name("systematic", name, list(known))
             payload = known[name]
-            if payload is not None and not self._has(payload):
-                raise RequestError(
-                    f"Systematic {name!r} needs the correction {payload!r}, which the job's correction set does not have.",
-                    code="missing-correction",
-                )
+            if payload is not None:
+                self._needed(payload)
         return tuple(name for name in known if name in systematics)
 
-    def _has(self, payload: str) -> bool:
-        return self.corrections is not None and payload in self.corrections
+    def _set_with(self, payload: str) -> CorrectionSet | None:
+        """Return the correction set if it has the payload."""
+        return self.corrections if self.corrections is not None and payload in self.corrections else None
+
+    def _needed(self, payload: str) -> CorrectionSet:
+        """Return the correction set, which must have the payload."""
+        found = self._set_with(payload)
+        if found is None:
+            raise RequestError(
+                f"The correction {payload!r} is needed, but the job's correction set does not have it.",
+                code="missing-correction",
+                hint="Name a correction set that has it, or leave its systematic out.",
+            )
+        return found
 
 
 def _options(model: type[Options], given: dict[str, Any]) -> Options:
@@ -132,7 +149,10 @@ def _options(model: type[Options], given: dict[str, Any]) -> Options:
 
 
 def _rebuild(
-    cls: type[CompiledProcessor], options: dict[str, Any], place: tuple[str, str] | None, systematics: tuple[str, ...]
+    cls: type[CompiledProcessor],
+    options: dict[str, Any],
+    place: tuple[str, str] | None,
+    systematics: tuple[str, ...],
 ) -> CompiledProcessor:
     corrections = None if place is None else sets.load(Path(place[0]), place[1])
     return cls(options, corrections, systematics)

@@ -15,12 +15,21 @@ class Dataset(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}$", description="Unique within a job; a folder of the result.")
-    files: tuple[str, ...] = Field(min_length=1, max_length=100_000, description="Paths or root:// addresses.")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}$",
+        description="Unique within a job; a folder of the result.",
+    )
+    files: tuple[str, ...] = Field(
+        min_length=1, max_length=100_000, description="Paths or root:// addresses."
+    )
     kind: Literal["data", "mc"] = "mc"
-    boson: Literal["W", "Z"] | None = Field(None, description="The vector boson that is produced; decides the theory weights.")
+    boson: Literal["W", "Z"] | None = Field(
+        None, description="The vector boson that is produced; decides the theory weights."
+    )
     prompt: bool = Field(True, description="Simulated muons must match a prompt generated one.")
-    cross_section: float | None = Field(None, gt=0, description="pb, filter efficiency and branching fraction included.")
+    cross_section: float | None = Field(
+        None, gt=0, description="pb, filter efficiency and branching fraction included."
+    )
     group: str | None = Field(None, description="Process in the fit; defaults to the name.")
 
     @property

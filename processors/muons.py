@@ -136,10 +136,22 @@ class TriggerObjects(NamedTuple):
 def muons_of(columns: Columns) -> Muons:
     """Return the muons of a range."""
     standalone = ("sa_pt", "sa_eta", "sa_phi", "sa_hits")
-    names = ("pt", "eta", "phi", "charge", "dxy", "iso", "loose", "medium", "global", "high_purity", *standalone)
+    names = (
+        "pt",
+        "eta",
+        "phi",
+        "charge",
+        "dxy",
+        "iso",
+        "loose",
+        "medium",
+        "global",
+        "high_purity",
+        *standalone,
+    )
     arrays = [columns[f"muon.{name}"] for name in names]
     present = all(len(columns[f"muon.{name}"]) == len(columns["muon.pt"]) for name in standalone)
-    return Muons(columns.offsets["muon"], *arrays, present)
+    return Muons._make([columns.offsets["muon"], *arrays, present])
 
 
 def electrons_of(columns: Columns) -> Electrons:
@@ -151,7 +163,7 @@ def electrons_of(columns: Columns) -> Electrons:
 def triggers_of(columns: Columns, bits: tuple[int, ...]) -> TriggerObjects:
     """Return the trigger objects of a range; ``bits`` are those that mark an isolated single muon."""
     arrays = [columns[f"trigobj.{name}"] for name in ("eta", "phi", "id", "bits")]
-    return TriggerObjects(columns.offsets["trigobj"], *arrays, sum(1 << bit for bit in bits))
+    return TriggerObjects._make([columns.offsets["trigobj"], *arrays, sum(1 << bit for bit in bits)])
 
 
 @kernel

@@ -77,7 +77,7 @@ def inspect(path: str) -> FileInfo:
             )
     except BinworksError:
         raise
-    except Exception as error:  # noqa: BLE001 -- whatever a broken file makes uproot raise is sorted by kind
+    except Exception as error:
         raise classify(error, path) from error
 
 
@@ -110,7 +110,7 @@ def read(path: str, uuid: str, fields: Iterable[Field], start: int, stop: int) -
         return build(fields, chosen, lambda branch: arrays[branch], stop - start, where)
     except BinworksError:
         raise
-    except Exception as error:  # noqa: BLE001 -- as above
+    except Exception as error:
         close_files()
         raise classify(error, where) from error
 
@@ -126,11 +126,20 @@ def classify(error: BaseException, where: str) -> BinworksError:
     """Return the error of our tree for what uproot, fsspec or XRootD raised on a file."""
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, FileNotFoundError) or "[3011]" in text:
-        return InputError("The file does not exist.", code="missing-file", where=where, hint="Check the path and that it is mounted.")
+        return InputError(
+            "The file does not exist.",
+            code="missing-file",
+            where=where,
+            hint="Check the path and that it is mounted.",
+        )
     if isinstance(error, (PermissionError, IsADirectoryError)):
-        return InputError(f"The file cannot be opened: {error.strerror}.", code="unreadable-file", where=where)
+        return InputError(
+            f"The file cannot be opened: {error.strerror}.", code="unreadable-file", where=where
+        )
     if isinstance(error, TimeoutError | ConnectionError) or "[FATAL]" in text or "Operation expired" in text:
-        return TransientError(f"The server did not answer ({_first_line(text)}).", code="server-timeout", where=where)
+        return TransientError(
+            f"The server did not answer ({_first_line(text)}).", code="server-timeout", where=where
+        )
     return InputError(
         f"The file cannot be read ({_first_line(text)}).",
         code="corrupt-file",
@@ -205,7 +214,9 @@ def _check_magic(path: str) -> None:
     if "://" not in path:
         with Path(path).open("rb") as file:
             if file.read(4) != b"root":
-                raise InputError("This is not a ROOT file: it does not begin with 'root'.", code="not-root", where=path)
+                raise InputError(
+                    "This is not a ROOT file: it does not begin with 'root'.", code="not-root", where=path
+                )
 
 
 def _tree_clusters(events: Any) -> tuple[int, ...]:

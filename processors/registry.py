@@ -71,7 +71,9 @@ def code_digest(name: str) -> str:
         ``unknown-processor``.
     """
     cls = _load(name)
-    digest = hashlib.sha256(f"{source_digest()} {name} {cls.__module__}:{cls.__qualname__} {cls.version}".encode())
+    digest = hashlib.sha256(
+        f"{source_digest()} {name} {cls.__module__}:{cls.__qualname__} {cls.version}".encode()
+    )
     source = getattr(import_module(cls.__module__), "__file__", None)
     if source is not None:
         digest.update(Path(source).read_bytes())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,10 +70,12 @@ def run_files(processor: CompiledProcessor, dataset: Dataset) -> Accumulator:
 
 
 def _read_ahead(fields: tuple[Field, ...], ranges: Iterable[Range]) -> Iterator[Columns]:
-    chunks = ((r, start, min(start + CHUNK, r.stop)) for r in ranges for start in range(r.start, r.stop, CHUNK))
+    chunks = (
+        (r, start, min(start + CHUNK, r.stop)) for r in ranges for start in range(r.start, r.stop, CHUNK)
+    )
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
         try:
-            coming = None
+            coming: Future[Columns] | None = None
             for r, start, stop in chunks:
                 ready, coming = coming, reader.submit(read, r.path, r.uuid, fields, start, stop)
                 if ready is not None:

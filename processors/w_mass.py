@@ -6,7 +6,7 @@ group's block. Read `fill_events` from top to bottom: it is the analysis.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -22,6 +22,7 @@ from binworks.processors.generator import GENERATOR_FIELDS, boson_of, generated_
 from binworks.processors.muons import (
     ELECTRON_FIELDS,
     EVENT_FIELDS,
+    NONE,
     NOT_FINITE,
     TRIGGER_FIELDS,
     electrons_of,
@@ -34,6 +35,7 @@ from binworks.processors.muons import (
 )
 from binworks.tensors.accumulator import Accumulator
 from binworks.tensors.axes import (
+    CHARGE_BINS,
     ETA_BINS,
     ETA_HIGH,
     ETA_LOW,
@@ -78,8 +80,12 @@ class WMassOptions(Options):
     flavour: Literal["2016", "2017-on"] = OptionField(
         "2016", description="Which trigger-object filter bits mark an isolated muon: 4 or 5 in 2016, 3 later."
     )
-    pdf_branch: str = OptionField("LHEPdfWeight", pattern=r"^LHEPdfWeight(AltSet\d+)?$", description="The PDF set.")
-    pdf_members: int = OptionField(61, ge=5, le=501, description="Weights in that branch: central, Hessian pairs, two for alphaS.")
+    pdf_branch: str = OptionField(
+        "LHEPdfWeight", pattern=r"^LHEPdfWeight(AltSet\d+)?$", description="The PDF set."
+    )
+    pdf_members: int = OptionField(
+        61, ge=5, le=501, description="Weights in that branch: central, Hessian pairs, two for alphaS."
+    )
 
 
 class Event(NamedTuple):
@@ -118,8 +124,19 @@ class Kind(NamedTuple):
     has_boson: bool
 
 
+class Muon(NamedTuple):
+    """The selected muon: where it stands in the range, corrected pT (GeV), and its generated match (-1: none)."""
+
+    index: int
+    pt: float
+    eta: float
+    phi: float
+    charge: int
+    match: int
+
+
 class Blocks(NamedTuple):
-    """Where the event goes: sums over (cells,) and compact blocks over (cells, columns), zero columns if not asked for."""
+    """Where the event goes: sums over (cells,), compact blocks over (cells, columns); no columns if not asked for."""
 
     values: Array
     variances: Array
@@ -150,7 +167,12 @@ class WMass(CompiledProcessor):
 
     def fields(self, dataset: Dataset) -> tuple[Field, ...]:
         """Return what must be read of that data set."""
-        reconstructed = (*EVENT_FIELDS, *muon_fields(is_data=dataset.is_data), *ELECTRON_FIELDS, *TRIGGER_FIELDS)
+        reconstructed = (
+            *EVENT_FIELDS,
+            *muon_fields(is_data=dataset.is_data),
+            *ELECTRON_FIELDS,
+            *TRIGGER_FIELDS,
+        )
         if dataset.is_data:
             return reconstructed
         weights = [Field("gen_weight", ("genWeight",), "f4"), Field("n_true", ("Pileup_nTrueInt",), "f4")]
@@ -164,7 +186,9 @@ class WMass(CompiledProcessor):
         """Return the empty histograms: ``nominal`` and a compact block for each group that concerns the data set."""
         axes = w_axes()
         histograms = {"nominal": Histogram.zeros(axes, variances=True)}
-        histograms |= {group.name: group.block(axes) for group in self._groups if _concerns(group.name, dataset)}
+        histograms |= {
+            group.name: group.block(axes) for group in self._groups if _concerns(group.name, dataset)
+        }
         return Accumulator(histograms, dict.fromkeys(COUNTS, 0))
 
     def expansions(self) -> list[Expansion]:
@@ -190,7 +214,7 @@ class WMass(CompiledProcessor):
             triggers_of(columns, TRIGGER_BITS[self.options.flavour]),
             generated_of(columns),
             self._weights(columns, dataset),
-            self._data_corrections if dataset.is_data else self._mc_corrections,
+            self._corrections[dataset.is_data],
             Kind(dataset.is_data, dataset.prompt, dataset.boson is not None),
             _blocks(accumulator),
             counts,
@@ -203,51 +227,63 @@ class WMass(CompiledProcessor):
 
     @cached_property
     def _groups(self) -> tuple[VariationGroup, ...]:
-        sets = self.corrections
-        make = {
+        make: Mapping[str, Callable[[], VariationGroup]] = {
             mass_group.NAME: mass_group.group,
             pdf_group.NAME: lambda: pdf_group.group(self.options.pdf_members),
-            scale_group.NAME: lambda: scale_group.group(momentum_scale.load(sets, is_data=False)[1]),
-            "efficiency_idip": lambda: efficiency_group.group("idip", efficiency.load(sets, "idip")[1]),
+            scale_group.NAME: lambda: scale_group.group(
+                momentum_scale.load(self._needed("momentum_scale"), is_data=False)[1]
+            ),
+            "efficiency_idip": lambda: efficiency_group.group(
+                "idip", efficiency.load(self._needed("efficiency_idip"), "idip")[1]
+            ),
             pileup_group.NAME: pileup_group.group,
-            theory_group.NAME: lambda: theory_group.group(theory.load(sets)[1]),
+            theory_group.NAME: lambda: theory_group.group(theory.load(self._needed("theory"))[1]),
         }
         return tuple(make[name]() for name in self.systematics)
 
     @cached_property
-    def _mc_corrections(self) -> Corrections:
-        sets = self.corrections
-        return Corrections(
-            momentum_scale.load(sets, is_data=False)[0] if self._has("momentum_scale") else momentum_scale.identity(),
-            resolution.load(sets, is_data=False) if self._has("resolution") else resolution.unknown(),
-            efficiency.load(sets, "idip")[0] if self._has("efficiency_idip") else efficiency.identity("idip"),
-            pileup.load(sets) if self._has("pileup") else pileup.identity(),
-            theory.load(sets)[0] if self._has("theory") else theory.identity(),
+    def _corrections(self) -> dict[bool, Corrections]:
+        """The compiled payloads for simulation (False) and data (True); the identity where there is none."""
+        has = self._set_with
+        scale = {
+            is_data: momentum_scale.load(found, is_data=is_data)[0] if found else momentum_scale.identity()
+            for is_data, found in ((False, has("momentum_scale")), (True, has("momentum_scale")))
+        }
+        simulation = Corrections(
+            scale[False],
+            resolution.load(found, is_data=False) if (found := has("resolution")) else resolution.unknown(),
+            efficiency.load(found, "idip")[0]
+            if (found := has("efficiency_idip"))
+            else efficiency.identity("idip"),
+            pileup.load(found) if (found := has("pileup")) else pileup.identity(),
+            theory.load(found)[0] if (found := has("theory")) else theory.identity(),
         )
-
-    @cached_property
-    def _data_corrections(self) -> Corrections:
-        if not self._has("momentum_scale"):
-            return self._mc_corrections
-        return self._mc_corrections._replace(scale=momentum_scale.load(self.corrections, is_data=True)[0])
+        return {False: simulation, True: simulation._replace(scale=scale[True])}
 
     def _weights(self, columns: Columns, dataset: Dataset) -> Weights:
-        nothing = np.zeros((columns.size, 0), "f4")
+        """Return the weight columns; a block must be as long as its group, but mass weights may be absent."""
+        none = np.zeros((columns.size, 0), "f4")
         if dataset.is_data:
-            return Weights(nothing[:, 0:0].reshape(-1), nothing.reshape(-1), nothing, nothing)
-        blocks = []
-        wanted = (("mass_weights", len(mass_group.SHIFTS_MEV)), ("pdf_weights", self.options.pdf_members))
-        for name, length in wanted:
-            block = columns.arrays.get(name, nothing)
-            if block.shape[1] not in ({0, length} if name == "mass_weights" else {length} if name in columns.arrays else {0}):
-                raise InputError(
-                    f"The file has {block.shape[1]} {name.replace('_', ' ')} an event, expected {length}.",
-                    code="wrong-block",
-                    where=dataset.name,
-                    hint="Set the option pdf_members, or leave the systematic out." if name == "pdf_weights" else None,
-                )
-            blocks.append(block)
-        return Weights(columns["gen_weight"], columns["n_true"], *blocks)
+            return Weights(none.reshape(-1), none.reshape(-1), none, none)
+        mass = columns.arrays.get("mass_weights", none)
+        pdf = columns.arrays.get("pdf_weights", none)
+        if mass.shape[1] not in (0, len(mass_group.SHIFTS_MEV)):
+            raise _wrong_block(
+                "MEParamWeight", mass, len(mass_group.SHIFTS_MEV), "leave the systematic 'mass' out"
+            )
+        if "pdf_weights" in columns.arrays and pdf.shape[1] != self.options.pdf_members:
+            raise _wrong_block(
+                self.options.pdf_branch, pdf, self.options.pdf_members, "set the option pdf_members"
+            )
+        return Weights(columns["gen_weight"], columns["n_true"], mass, pdf)
+
+
+def _wrong_block(branch: str, block: Array, expected: int, hint: str) -> InputError:
+    return InputError(
+        f"Branch {branch} has {block.shape[1]} weights an event, expected {expected}.",
+        code="wrong-block",
+        hint=f"If the file is right, {hint}.",
+    )
 
 
 def _concerns(group: str, dataset: Dataset) -> bool:
@@ -293,104 +329,137 @@ def fill_events(
     """
     for i in range(len(event.trigger)):
         counts[ENTRIES] += 1
-        sign = 1.0
         if not kind.is_data:
-            sign = np.sign(weights.gen[i])
             if not np.isfinite(weights.gen[i]):
                 counts[ODD_WEIGHT] += 1
                 odd[i] = 1
                 continue
-            counts[SUM_SIGN] += int(sign)
-
-        # selection
-        if not event.trigger[i]:
-            continue
-        counts[TRIGGER] += 1
-        if not event.met_filters[i]:
-            continue
-        counts[FILTERS] += 1
-        m, pt = only_veto_muon(i, muons, corrections.scale)
-        if m == NOT_FINITE or (m >= 0 and not (np.isfinite(event.met_pt[i]) and np.isfinite(event.met_phi[i]))):
+            counts[SUM_SIGN] += int(np.sign(weights.gen[i]))
+        muon = select(i, event, muons, electrons, triggers, generated, corrections.scale, kind, counts)
+        if muon.index == NOT_FINITE:
             counts[ODD_KINEMATICS] += 1
             odd[i] = 1
-            continue
-        if m < 0:
-            continue
-        counts[ONE_MUON] += 1
-        if not (muons.medium[m] and pt > PT_LOW and pt < PT_HIGH):
-            continue
-        counts[GOOD_MUON] += 1
-        if has_veto_electron(i, electrons):
-            continue
-        counts[NO_ELECTRON] += 1
-        eta, phi, charge = float(muons.eta[m]), float(muons.phi[m]), muons.charge[m]
-        if not matches_trigger(i, eta, phi, triggers):
-            continue
-        counts[MATCHED] += 1
-        match = -1
-        if not kind.is_data and kind.prompt:
-            match = matched_muon(i, eta, phi, generated)
-            if match < 0:
-                continue
-        counts[GEN_MATCHED] += 1
-
-        # cell
-        mt = transverse_mass(pt, phi, float(muons.pt[m]), event.met_pt[i], event.met_phi[i])
-        eta_bin = regular_bin(eta, ETA_LOW, ETA_HIGH, ETA_BINS)
-        charge_bin = 1 if charge > 0 else 0
-        iso_bin = variable_bin(max(float(muons.iso[m]), 0.0), ISO_ARRAY)
-        if iso_bin < 0:
-            counts[ODD_KINEMATICS] += 1
-            odd[i] = 1
-            continue
-        cell = eta_bin * PT_BINS + regular_bin(pt, PT_LOW, PT_HIGH, PT_BINS)
-        cell = ((cell * 2 + charge_bin) * MT_BINS + variable_bin(mt, MT_ARRAY)) * ISO_BINS + iso_bin
-        if kind.is_data:
-            counts[SELECTED] += 1
-            blocks.values[cell] += 1.0
-            blocks.variances[cell] += 1.0
-            continue
-
-        # weight
-        row = pileup.pileup_bin(weights.n_true[i], corrections.pileup)
-        mass, absy, qt, boson_charge = boson_of(i, generated) if kind.has_boson else (0.0, 0.0, 0.0, 0)
-        theory_row = theory.theory_row(mass, absy, qt, boson_charge, corrections.theory)
-        x = efficiency.scaled_pt(pt, corrections.idip)
-        factor = efficiency.scale_factor(x, eta_bin, charge_bin, corrections.idip)
-        w = sign * factor
-        if kind.has_boson and mass > 0.0:
-            w *= theory_row[0]
-        if weights.pdf.shape[1] > 0:
-            w *= weights.pdf[i, 0]
-        w_without_pileup = w
-        w *= corrections.pileup.weights[row, 0]
-        if row < 0 or not (np.isfinite(w) and finite_row(weights.pdf[i]) and finite_row(weights.mass[i])):
-            counts[ODD_WEIGHT] += 1
-            odd[i] = 1
-            continue
-        counts[SELECTED] += 1
-        blocks.values[cell] += w
-        blocks.variances[cell] += w * w
-
-        # variations
-        if blocks.mass.shape[1] > 0:
-            if weights.mass.shape[1] > 0:
-                mass_group.add_weights(blocks.mass, cell, w, weights.mass[i])
+        elif muon.index >= 0:
+            cell = cell_of(i, muon, muons, event)
+            if kind.is_data:
+                counts[SELECTED] += 1
+                blocks.values[cell] += 1.0
+                blocks.variances[cell] += 1.0
+            elif fill_simulated(i, cell, muon, generated, weights, corrections, kind, blocks):
+                counts[SELECTED] += 1
             else:
-                mass_group.add_breit_wigner(blocks.mass, cell, w, mass)
-        if blocks.pdf.shape[1] > 0:
-            pdf_group.add(blocks.pdf, cell, w, weights.pdf[i])
-        if blocks.scale.shape[1] > 0 and match >= 0:
-            ratio = generated.pt[match] * np.cosh(generated.eta[match]) / (pt * np.cosh(eta))
-            width = resolution.relative_width(1.0 / generated.pt[match], eta_bin // 2, corrections.resolution)
-            scale_group.add(blocks.scale, cell, w, resolution.scale_score(ratio, width), 1.0 / pt, charge)
-        if blocks.idip.shape[1] > 0:
-            efficiency_group.add(blocks.idip, cell, w, x, factor)
-        if blocks.pileup.shape[1] > 0:
-            up_down = corrections.pileup.weights[row]
-            pileup_group.add(blocks.pileup, cell, w_without_pileup, up_down[1], up_down[2])
-        if blocks.theory.shape[1] > 0:
-            theory_group.add(blocks.theory, cell, w, theory_row)
+                counts[ODD_WEIGHT] += 1
+                odd[i] = 1
+
+
+@kernel
+def select(
+    i: int,
+    event: Any,
+    muons: Any,
+    electrons: Any,
+    triggers: Any,
+    generated: Any,
+    scale: Any,
+    kind: Any,
+    counts: Any,
+) -> Muon:
+    """Return the event's muon; its index is NONE if the event is not selected, or NOT_FINITE."""
+    rejected = Muon(NONE, 0.0, 0.0, 0.0, 0, -1)
+    if not event.trigger[i]:
+        return rejected
+    counts[TRIGGER] += 1
+    if not event.met_filters[i]:
+        return rejected
+    counts[FILTERS] += 1
+    m, pt = only_veto_muon(i, muons, scale)
+    if m == NOT_FINITE:
+        return Muon(NOT_FINITE, 0.0, 0.0, 0.0, 0, -1)
+    if m < 0:
+        return rejected
+    counts[ONE_MUON] += 1
+    if not (muons.medium[m] and pt > PT_LOW and pt < PT_HIGH):
+        return rejected
+    counts[GOOD_MUON] += 1
+    if has_veto_electron(i, electrons):
+        return rejected
+    counts[NO_ELECTRON] += 1
+    eta, phi = float(muons.eta[m]), float(muons.phi[m])
+    if not matches_trigger(i, eta, phi, triggers):
+        return rejected
+    counts[MATCHED] += 1
+    match = -1
+    if not kind.is_data and kind.prompt:
+        match = matched_muon(i, eta, phi, generated)
+        if match < 0:
+            return rejected
+    counts[GEN_MATCHED] += 1
+    if not (np.isfinite(event.met_pt[i]) and np.isfinite(event.met_phi[i]) and np.isfinite(muons.iso[m])):
+        return Muon(NOT_FINITE, 0.0, 0.0, 0.0, 0, -1)
+    return Muon(m, pt, eta, phi, muons.charge[m], match)
+
+
+@kernel
+def cell_of(i: int, muon: Any, muons: Any, event: Any) -> int:
+    """Return the flat cell of (eta, pt, charge, mt, relIso)."""
+    mt = transverse_mass(muon.pt, muon.phi, float(muons.pt[muon.index]), event.met_pt[i], event.met_phi[i])
+    cell = regular_bin(muon.eta, ETA_LOW, ETA_HIGH, ETA_BINS) * PT_BINS + regular_bin(
+        muon.pt, PT_LOW, PT_HIGH, PT_BINS
+    )
+    cell = cell * CHARGE_BINS + (1 if muon.charge > 0 else 0)
+    cell = cell * MT_BINS + variable_bin(mt, MT_ARRAY)
+    return int(cell * ISO_BINS + variable_bin(max(float(muons.iso[muon.index]), 0.0), ISO_ARRAY))
+
+
+@kernel
+def fill_simulated(
+    i: int, cell: int, muon: Any, generated: Any, weights: Any, corrections: Any, kind: Any, blocks: Any
+) -> bool:
+    """Weigh the event and add it to the nominal sums and to every block; False if a weight is not finite."""
+    eta_bin = regular_bin(muon.eta, ETA_LOW, ETA_HIGH, ETA_BINS)
+    mass, absy, qt, boson_charge = boson_of(i, generated) if kind.has_boson else (0.0, 0.0, 0.0, 0)
+    theory_row = theory.theory_row(mass, absy, qt, boson_charge, corrections.theory)
+    x = efficiency.scaled_pt(muon.pt, corrections.idip)
+    factor = efficiency.scale_factor(x, eta_bin, 1 if muon.charge > 0 else 0, corrections.idip)
+    w = np.sign(weights.gen[i]) * factor
+    if mass > 0.0:
+        w *= theory_row[0]
+    if weights.pdf.shape[1] > 0:
+        w *= weights.pdf[i, 0]
+    row = pileup.pileup_bin(weights.n_true[i], corrections.pileup)
+    w_without_pileup = w
+    w *= corrections.pileup.weights[row, 0]
+    if row < 0 or not (np.isfinite(w) and finite_row(weights.pdf[i]) and finite_row(weights.mass[i])):
+        return False
+    blocks.values[cell] += w
+    blocks.variances[cell] += w * w
+    if blocks.mass.shape[1] > 0:
+        if weights.mass.shape[1] > 0:
+            mass_group.add_weights(blocks.mass, cell, w, weights.mass[i])
+        else:
+            mass_group.add_breit_wigner(blocks.mass, cell, w, mass)
+    if blocks.pdf.shape[1] > 0:
+        pdf_group.add(blocks.pdf, cell, w, weights.pdf[i])
+    if blocks.scale.shape[1] > 0 and muon.match >= 0:
+        k = 1.0 / muon.pt
+        score = response_score(muon, eta_bin, generated, corrections.resolution)
+        scale_group.add(blocks.scale, cell, w, score, k, muon.charge)
+    if blocks.idip.shape[1] > 0:
+        efficiency_group.add(blocks.idip, cell, w, x, factor)
+    if blocks.pileup.shape[1] > 0:
+        up, down = corrections.pileup.weights[row, 1], corrections.pileup.weights[row, 2]
+        pileup_group.add(blocks.pileup, cell, w_without_pileup, up, down)
+    if blocks.theory.shape[1] > 0:
+        theory_group.add(blocks.theory, cell, w, theory_row)
+    return True
+
+
+@kernel
+def response_score(muon: Any, eta_bin: int, generated: Any, widths: Any) -> float:
+    """Return d ln p / ds of the muon's response r = (q/p)_reco / (q/p)_gen."""
+    gen_pt = float(generated.pt[muon.match])
+    ratio = gen_pt * np.cosh(float(generated.eta[muon.match])) / (muon.pt * np.cosh(muon.eta))
+    return float(resolution.scale_score(ratio, resolution.relative_width(1.0 / gen_pt, eta_bin // 2, widths)))
 
 
 @kernel

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from binworks.tensors.errors import PhysicsError
 from binworks.tensors.histogram import Histogram
 
-
 KEPT_EXAMPLES = 10
 
 
@@ -54,10 +53,14 @@ class Accumulator:
     def copy(self) -> Accumulator:
         """Return a deep copy of the arrays."""
         histograms = {
-            name: Histogram(h.axes, h.values.copy(), None if h.variances is None else h.variances.copy(), dict(h.metadata))
+            name: Histogram(
+                h.axes, h.values.copy(), None if h.variances is None else h.variances.copy(), dict(h.metadata)
+            )
             for name, h in self.histograms.items()
         }
-        return Accumulator(histograms, dict(self.counts), {kind: list(events) for kind, events in self.examples.items()})
+        return Accumulator(
+            histograms, dict(self.counts), {kind: list(events) for kind, events in self.examples.items()}
+        )
 
     def note(self, kind: str, event: str) -> None:
         """Keep the event as an example, if there are few yet."""
@@ -68,7 +71,10 @@ class Accumulator:
     @property
     def nbytes(self) -> int:
         """Bytes held by the arrays."""
-        return sum(h.values.nbytes + (h.variances.nbytes if h.variances is not None else 0) for h in self.histograms.values())
+        return sum(
+            h.values.nbytes + (h.variances.nbytes if h.variances is not None else 0)
+            for h in self.histograms.values()
+        )
 
 
 def ordered_sum(parts: Iterable[Accumulator]) -> Accumulator:
@@ -89,7 +95,9 @@ def ordered_sum(parts: Iterable[Accumulator]) -> Accumulator:
     return total
 
 
-def check_oddities(counts: Mapping[str, int], examples: Mapping[str, Sequence[str]], limit: float = 1e-6) -> None:
+def check_oddities(
+    counts: Mapping[str, int], examples: Mapping[str, Sequence[str]], limit: float = 1e-6
+) -> None:
     """Refuse sums from which too many events were left out because a number was not finite.
 
     Raises
@@ -97,7 +105,11 @@ def check_oddities(counts: Mapping[str, int], examples: Mapping[str, Sequence[st
     PhysicsError
         ``not-finite``, with the counts and the first events.
     """
-    odd = {name.removeprefix("odd/"): count for name, count in counts.items() if name.startswith("odd/") and count}
+    odd = {
+        name.removeprefix("odd/"): count
+        for name, count in counts.items()
+        if name.startswith("odd/") and count
+    }
     entries = counts.get("entries", 0)
     if sum(odd.values()) > limit * entries:
         listed = ", ".join(f"{count} with {name}" for name, count in odd.items())

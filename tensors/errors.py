@@ -35,7 +35,9 @@ class BinworksError(Exception):
 
     default_code = "internal"
 
-    def __init__(self, message: str, *, code: str | None = None, where: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, code: str | None = None, where: str | None = None, hint: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code or self.default_code
@@ -43,7 +45,11 @@ class BinworksError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        parts = [self.message if self.where is None or self.where in self.message else f"{self.where}: {self.message}"]
+        parts = [
+            self.message
+            if self.where is None or self.where in self.message
+            else f"{self.where}: {self.message}"
+        ]
         if self.hint:
             parts.append(self.hint)
         return " ".join(parts)
@@ -52,7 +58,9 @@ class BinworksError(Exception):
         return (_rebuild, (type(self), self.message, self.code, self.where, self.hint))
 
 
-def _rebuild(cls: type[BinworksError], message: str, code: str, where: str | None, hint: str | None) -> BinworksError:
+def _rebuild(
+    cls: type[BinworksError], message: str, code: str, where: str | None, hint: str | None
+) -> BinworksError:
     return cls(message, code=code, where=where, hint=hint)
 
 
@@ -98,4 +106,6 @@ def unknown_name(kind: str, name: str, known: list[str]) -> RequestError:
 
     near = get_close_matches(name, known, n=3)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(sorted(known)) or 'none'}."
-    return RequestError(f"There is no {kind} named {name!r}.", code=f"unknown-{kind.replace(' ', '-')}", hint=hint)
+    return RequestError(
+        f"There is no {kind} named {name!r}.", code=f"unknown-{kind.replace(' ', '-')}", hint=hint
+    )

@@ -86,8 +86,10 @@ class Expansion:
             variation, block, column, full[variation, block, column],
         )  # fmt: skip
 
-    def expand(self, nominal: Histogram, compact: Histogram, variations: Sequence[str] | None = None) -> Float64:
-        """Return the templates of the variations named (default: all).
+    def expand(
+        self, nominal: Histogram, compact: Histogram, variations: Sequence[str] | None = None
+    ) -> Float64:
+        r"""Return the templates of the variations named (default: all).
 
         Parameters
         ----------
@@ -100,7 +102,7 @@ class Expansion:
 
         Returns
         -------
-        array, shape (variations, \\*cells)
+        array, shape (variations, \*cells)
 
         Raises
         ------

@@ -43,7 +43,9 @@ class Histogram:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def zeros(cls, axes: Iterable[Any], *, variances: bool = False, metadata: Mapping[str, Any] | None = None) -> Histogram:
+    def zeros(
+        cls, axes: Iterable[Any], *, variances: bool = False, metadata: Mapping[str, Any] | None = None
+    ) -> Histogram:
         """Return an empty histogram over the axes."""
         axes = tuple(axes)
         shape = tuple(axis.extent for axis in axes)
@@ -56,7 +58,10 @@ class Histogram:
         if view.dtype.names and set(view.dtype.names) == {"value", "variance"}:
             return cls(tuple(h.axes), np.array(view["value"], float), np.array(view["variance"], float))
         if view.dtype.names:
-            raise ConflictError(f"A histogram with storage {h.storage_type.__name__} cannot be summed bin by bin.", code="storage")
+            raise ConflictError(
+                f"A histogram with storage {h.storage_type.__name__} cannot be summed bin by bin.",
+                code="storage",
+            )
         return cls(tuple(h.axes), np.array(view, float))
 
     def to_hist(self) -> hist.Hist:
@@ -76,8 +81,10 @@ class Histogram:
 
     def uhi(self) -> dict[str, Any]:
         """Return the UHI schema v1 description; arrays are named ``values`` and ``variances`` relative to it."""
-        empty = hist.Hist(*self.axes, storage=hist.storage.Weight() if self.variances is not None else hist.storage.Double())
-        described = serialization.to_uhi(empty)
+        empty = hist.Hist(
+            *self.axes, storage=hist.storage.Weight() if self.variances is not None else hist.storage.Double()
+        )
+        described: dict[str, Any] = serialization.to_uhi(empty)
         described["axes"] = [_plain(axis) for axis in described["axes"]]
         described["metadata"] = {**_plain(described.get("metadata") or {}), **self.metadata}
         described["storage"] = {"type": described["storage"]["type"], "values": "values"}
@@ -86,12 +93,18 @@ class Histogram:
         return described
 
     @classmethod
-    def from_uhi(cls, described: Mapping[str, Any], values: Float64, variances: Float64 | None = None) -> Histogram:
+    def from_uhi(
+        cls, described: Mapping[str, Any], values: Float64, variances: Float64 | None = None
+    ) -> Histogram:
         """Return the histogram that `uhi` described, with its arrays given."""
         storage = {"type": described["storage"]["type"], "values": values}
         if variances is not None:
             storage["variances"] = variances
-        plain = {**described, "axes": [_infinite_edges(axis) for axis in described["axes"]], "storage": storage}
+        plain = {
+            **described,
+            "axes": [_infinite_edges(axis) for axis in described["axes"]],
+            "storage": storage,
+        }
         axes = tuple(hist.Hist(serialization.from_uhi(plain)).axes)
         return cls(axes, values, variances, dict(described.get("metadata") or {}))
 

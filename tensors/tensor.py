@@ -45,7 +45,7 @@ class Contribution:
 
 @dataclass
 class Tensor:
-    """Templates of a region, by process, with their variations.
+    r"""Templates of a region, by process, with their variations.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class Tensor:
         Of the bins, flow bins included where the axis has them.
     processes : tuple of str
         Simulated processes, sorted.
-    nominal, variances : arrays, shape (processes, \\*bins)
+    nominal, variances : arrays, shape (processes, \*bins)
         Expected events at the luminosity, and the variance from the number of simulated events.
     data : array, shape bins, or None
         Observed events.
@@ -79,7 +79,9 @@ class Tensor:
         return tuple(nuisance for expansion in self.expansions.values() for nuisance in expansion.nuisances)
 
     def variations(self, group: str, names: Sequence[str] | None = None) -> Float64:
-        """Return templates of a group, shape (variations, processes, \\*bins); processes it leaves alone are nominal.
+        r"""Return templates of a group, shape (variations, processes, \*bins).
+
+        A process that the group leaves alone stays nominal.
 
         Raises
         ------
@@ -103,7 +105,7 @@ class Tensor:
         return out
 
     def shifts(self, group: str) -> Float64:
-        """Return the effect of +1 of each nuisance of the group, shape (nuisances, processes, \\*bins).
+        r"""Return the effect of +1 of each nuisance of the group, shape (nuisances, processes, \*bins).
 
         It is half the difference of the up and down templates, or up minus nominal where down is the mirror.
         """
@@ -182,7 +184,9 @@ def crop(histogram: Histogram, region: Mapping[str, int]) -> Histogram:
     names = [axis.name for axis in histogram.axes]
     for name, number in region.items():
         if name not in names:
-            raise RequestError(f"There is no axis {name!r}.", code="unknown-axis", hint=f"The axes are {', '.join(names)}.")
+            raise RequestError(
+                f"There is no axis {name!r}.", code="unknown-axis", hint=f"The axes are {', '.join(names)}."
+            )
         if not 0 <= number < histogram.axes[names.index(name)].extent:
             raise RequestError(f"Axis {name!r} has no bin {number}.", code="unknown-bin")
     key = tuple(region.get(name, slice(None)) for name in names)

@@ -41,7 +41,9 @@ class VariationGroup:
 def dense_group(name: str, variations: Sequence[str], nuisances: Sequence[Nuisance]) -> VariationGroup:
     """Return a group whose columns are the variations themselves: true event-by-event weights."""
     identity = np.eye(len(variations))
-    return VariationGroup(tuple(variations), Expansion.dense(name, variations, nuisances, identity, deviations=False))
+    return VariationGroup(
+        tuple(variations), Expansion.dense(name, variations, nuisances, identity, deviations=False)
+    )
 
 
 def paired_nuisances(group: str, variations: Sequence[str]) -> tuple[Nuisance, ...]:

@@ -27,7 +27,9 @@ def group(step: str, covariance: Float64) -> VariationGroup:
     for eta in range(etas):
         for charge in range(charges):
             coefficients[eta, charge, :, eta, charge, :] = shifts[eta, charge]
-    names = [f"effStat_{step}_eta{e}_{q}_{j}" for e in range(etas) for q in ("minus", "plus") for j in range(n)]
+    names = [
+        f"effStat_{step}_eta{e}_{q}_{j}" for e in range(etas) for q in ("minus", "plus") for j in range(n)
+    ]
     nuisances = [Nuisance(variation, name, variation) for variation in names]
     expansion = Expansion.dense(
         name,

@@ -28,7 +28,10 @@ def group(members: int) -> VariationGroup:
             where="pdf_members",
         )
     pairs = (members - 3) // 2
-    names = [f"pdf{i + 1}{way}" for i in range(pairs) for way in ("Up", "Down")] + ["pdfAlphaSUp", "pdfAlphaSDown"]
+    names = [f"pdf{i + 1}{way}" for i in range(pairs) for way in ("Up", "Down")] + [
+        "pdfAlphaSUp",
+        "pdfAlphaSDown",
+    ]
     return dense_group(NAME, names, paired_nuisances(NAME, names))
 
 
