@@ -1,0 +1,39 @@
+"""What every route works with: the settings, the jobs and the store, opened once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from binworks.service.database import Database
+from binworks.service.jobs import Jobs
+from binworks.service.settings import Settings
+from binworks.service.store import Store
+
+
+@dataclass(frozen=True)
+class Context:
+    """The parts of the service behind the routes."""
+
+    settings: Settings
+    database: Database
+    jobs: Jobs
+    store: Store
+
+    @classmethod
+    def open(cls, settings: Settings) -> Context:
+        """Open the job database and the store that the settings name."""
+        database = Database(settings.database_url)
+        database.create_tables()
+        jobs = Jobs(database, max_active=settings.max_active_jobs)
+        return cls(settings, database, jobs, Store.open(settings.store_url))
+
+
+def _context(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
+Ctx = Annotated[Context, Depends(_context)]

@@ -1,0 +1,86 @@
+"""How compact blocks become named variations, so that a client can expand by itself."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+
+from binworks.api import files, snapshots
+from binworks.api.auth import Reader
+from binworks.api.context import Ctx
+from binworks.api.jobs import JobId
+from binworks.api.problems import NotFoundError, responses
+from binworks.api.snapshots import Generation, Name
+from binworks.tensors.expansion import Expansion
+
+NPZ = "application/x-npz"
+router = APIRouter(
+    prefix="/v1/jobs", tags=["histograms"], responses=responses(401, 403, 404, 409, 422, 500, 503)
+)
+
+
+class NuisanceView(BaseModel):
+    """A parameter of the fit."""
+
+    name: str
+    group: str
+    up: str = Field(description="Variation at +1.")
+    down: str | None = Field(description="Variation at -1; none: the mirror of `up`.")
+    constrained: bool
+
+
+class ExpansionView(BaseModel):
+    """The named variations of a group, and the nuisances over them."""
+
+    group: str
+    variations: list[str]
+    nuisances: list[NuisanceView]
+    block_axes: list[str] = Field(description="Axes of `nominal` on which the coefficients depend.")
+    deviations: bool = Field(description="Whether the block holds deviations, not full sums.")
+
+
+@router.get("/{job}/expansions")
+def listed(job: JobId, context: Ctx, user: Reader, generation: Generation = None) -> list[ExpansionView]:
+    """List the variation groups of a job with their variations and nuisances."""
+    snapshot = snapshots.pin(context, user, job, generation)
+    return [ExpansionView.model_validate(_described(expansion)) for expansion in snapshot.expansions()]
+
+
+@router.get(
+    "/{job}/expansions/{group}",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {NPZ: {"schema": {"type": "string", "format": "binary"}}},
+            "description": "The coefficients.",
+        }
+    },
+)
+def coefficients(
+    job: JobId, group: Name, context: Ctx, user: Reader, request: Request, generation: Generation = None
+) -> Response:
+    """Return a group as npz: `variation`, `block`, `column`, `coefficient` and `description` (JSON)."""
+    snapshot = snapshots.pin(context, user, job, generation)
+    headers = {"ETag": files.strong_etag(job, group, "npz"), "Cache-Control": files.REVALIDATE}
+    if files.is_current(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    for expansion in snapshot.expansions():
+        if expansion.group == group:
+            return files.computed(_npz(expansion), NPZ, headers)
+    raise NotFoundError("The job has no such variation group.", code="unknown-systematic", where=group)
+
+
+def _described(expansion: Expansion) -> dict[str, Any]:
+    return expansion.to_arrays()[0]
+
+
+def _npz(expansion: Expansion) -> bytes:
+    described, arrays = expansion.to_arrays()
+    buffer = io.BytesIO()
+    np.savez(buffer, **{"description": np.array(json.dumps(described)), **arrays}, allow_pickle=False)
+    return buffer.getvalue()

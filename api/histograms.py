@@ -1,0 +1,211 @@
+"""Histograms of a snapshot: UHI JSON, npy or a UHI zip by Accept; named variations; a picture."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import uhi.io.zip
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from binworks.api import files, preview, snapshots
+from binworks.api.auth import Reader
+from binworks.api.context import Ctx
+from binworks.api.jobs import JobId
+from binworks.api.problems import NotFoundError, responses
+from binworks.api.snapshots import Generation, Name, Snapshot
+from binworks.service.model import Missing
+from binworks.tensors.histogram import Histogram
+
+JSON, NPY, ZIP = "application/json", "application/x-npy", "application/zip"
+_WISH = re.compile(
+    r"(?P<name>[^;\s]+)\s*(?:;\s*(?!q=)[^;]*)*(?:;\s*q=(?P<q>[01](?:\.\d{0,3})?)\s*(?:;.*)?)?", re.ASCII
+)
+router = APIRouter(
+    prefix="/v1/jobs", tags=["histograms"], responses=responses(401, 403, 404, 409, 422, 500, 503)
+)
+
+_FORMATS = {
+    "content": {
+        JSON: {"schema": {"type": "object"}},
+        NPY: {"schema": {"type": "string", "format": "binary"}},
+        ZIP: {"schema": {"type": "string", "format": "binary"}},
+    },
+    "description": "UHI JSON (schema v1), one array as npy, or a zip of `uhi.io.zip`; with flow bins.",
+}
+
+
+class DatasetSums(BaseModel):
+    """One data set in a snapshot: what it is, its counts, and the names of its histograms."""
+
+    name: str
+    kind: Literal["data", "mc"]
+    group: str = Field(description="Process in the fit.")
+    cross_section: float | None = Field(description="pb")
+    counts: dict[str, int] = Field(description="Exact: entries, selected, sum_sign, the cut flow.")
+    histograms: list[str] = Field(description="`nominal`, and a compact block for each variation group.")
+
+
+class SnapshotView(BaseModel):
+    """What a snapshot holds and what it lacks."""
+
+    job: str
+    generation: int
+    final: bool
+    complete: bool = Field(description="Whether every event of the input is in it.")
+    fraction: float = Field(description="Part of the events that is in it.")
+    missing: Missing
+    luminosity: float | None = Field(description="1/pb")
+    groups: list[str] = Field(description="Variation groups; `/expansions` has their names and coefficients.")
+    datasets: list[DatasetSums]
+
+
+@router.get("/{job}/histograms")
+def listed(job: JobId, context: Ctx, user: Reader, generation: Generation = None) -> SnapshotView:
+    """List the histograms of a snapshot by data set."""
+    snapshot = snapshots.pin(context, user, job, generation)
+    manifest = snapshot.manifest()
+    return SnapshotView(
+        job=job,
+        generation=snapshot.n,
+        final=snapshot.view.final,
+        complete=snapshot.view.complete,
+        fraction=snapshot.view.fraction,
+        missing=manifest["missing"],
+        luminosity=manifest["luminosity"],
+        groups=manifest["expansions"],
+        datasets=[
+            DatasetSums(**{**_known(entry), "histograms": snapshot.histogram_names(entry["name"])})
+            for entry in manifest["datasets"]
+        ],
+    )
+
+
+@router.get(
+    "/{job}/histograms/{dataset}/{name}", response_class=Response, responses={200: _FORMATS, **responses(406)}
+)
+def histogram(
+    job: JobId,
+    dataset: Name,
+    name: Name,
+    context: Ctx,
+    user: Reader,
+    request: Request,
+    variation: Annotated[
+        str | None, Query(max_length=200, description="A named variation of `nominal`.")
+    ] = None,
+    generation: Generation = None,
+    array: Annotated[Literal["values", "variances"], Query(description="Which sums, for npy.")] = "values",
+) -> Response:
+    """Return one histogram, or a named variation of it, as UHI JSON, npy or UHI zip by Accept."""
+    snapshot = snapshots.pin(context, user, job, generation)
+    media_type = _negotiate(request.headers.get("accept", "*/*"))
+    headers = {
+        "ETag": files.strong_etag(job, snapshot.n, dataset, name, variation, array, media_type),
+        "Vary": "Accept",
+        "Cache-Control": files.REVALIDATE if generation is None else files.IMMUTABLE,
+        "Content-Location": str(
+            request.url.include_query_params(generation=snapshot.n).replace(scheme="", netloc="")
+        ),
+        "Binworks-Complete": "true" if snapshot.view.complete else "false",
+    }
+    if files.is_current(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    found = snapshot.histogram(dataset, name, variation)
+    found.metadata |= _provenance(snapshot, dataset, name)
+    return files.computed(_encode(found, media_type, array), media_type, headers)
+
+
+@router.get(
+    "/{job}/histograms/{dataset}/{name}/preview.png",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+            "description": "The picture.",
+        }
+    },
+)
+def picture(
+    job: JobId,
+    dataset: Name,
+    name: Name,
+    context: Ctx,
+    user: Reader,
+    request: Request,
+    generation: Generation = None,
+) -> Response:
+    """Return a picture of the projections on each axis."""
+    snapshot = snapshots.pin(context, user, job, generation)
+    headers = {
+        "ETag": files.strong_etag(job, snapshot.n, dataset, name, "png"),
+        "Cache-Control": files.REVALIDATE if generation is None else files.IMMUTABLE,
+    }
+    if files.is_current(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    found = snapshot.histogram(dataset, name)
+    covered = "" if snapshot.view.complete else f", {snapshot.view.fraction:.1%} of the events"
+    title = f"{dataset}: {name} (job {job}, snapshot {snapshot.n}{covered})"
+    return files.computed(preview.projections(found, title), "image/png", headers)
+
+
+def _known(entry: dict[str, Any]) -> dict[str, Any]:
+    return {field: entry[field] for field in DatasetSums.model_fields if field in entry}
+
+
+def _provenance(snapshot: Snapshot, dataset: str, name: str) -> dict[str, Any]:
+    return {
+        "job": snapshot.job,
+        "generation": snapshot.n,
+        "dataset": dataset,
+        "histogram": name,
+        "complete": snapshot.view.complete,
+        "fraction": snapshot.view.fraction,
+    }
+
+
+def _negotiate(accept: str) -> str:
+    """Return the media type that the asker likes best among ours."""
+    wishes = []
+    for position, part in enumerate(accept.lower().split(",")):
+        wish = _WISH.fullmatch(part.strip())
+        quality = float(wish["q"] or 1) if wish else 0
+        if wish and quality > 0:
+            wishes.append((-quality, position, wish["name"]))
+    for *_, name in sorted(wishes):
+        if name in ("*/*", "application/*"):
+            return JSON
+        if name in (JSON, NPY, ZIP):
+            return name
+    raise HTTPException(406, f"This comes as {JSON}, {NPY} or {ZIP}.")
+
+
+def _encode(histogram: Histogram, media_type: str, array: Literal["values", "variances"]) -> bytes:
+    if media_type == NPY:
+        return _npy(histogram, array)
+    described = histogram.uhi()
+    arrays = {"values": histogram.values, "variances": histogram.variances}
+    for key, sums in arrays.items():
+        if sums is not None:
+            described["storage"][key] = sums if media_type == ZIP else sums.tolist()
+    if media_type == JSON:
+        return json.dumps(described, allow_nan=False).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        uhi.io.zip.write(archive, "histogram", described)
+    return buffer.getvalue()
+
+
+def _npy(histogram: Histogram, array: Literal["values", "variances"]) -> bytes:
+    sums = histogram.values if array == "values" else histogram.variances
+    if sums is None:
+        raise NotFoundError("No variances are kept for this histogram.", code="no-variances")
+    buffer = io.BytesIO()
+    np.save(buffer, sums, allow_pickle=False)
+    return buffer.getvalue()

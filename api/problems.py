@@ -1,0 +1,205 @@
+"""Problem documents (RFC 9457): the one shape of every answer that is not what was asked for."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, cast
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+
+from binworks.tensors.errors import (
+    BinworksError,
+    ConflictError,
+    InputError,
+    PayloadError,
+    PhysicsError,
+    RequestError,
+    TransientError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+log = logging.getLogger(__name__)
+
+
+class Wrong(BaseModel):
+    """One thing that is wrong with a request."""
+
+    where: str = Field(description="For example `body.datasets.0`.")
+    message: str
+
+
+class ProblemDocument(BaseModel):
+    """What went wrong (RFC 9457), for people and for programs."""
+
+    type: str = Field(description="`urn:binworks:problem:` and the code.")
+    title: str = Field(description="The HTTP status in words.")
+    status: int
+    detail: str = Field(description="What was expected, what was found.")
+    code: str = Field(description="Stable; programs match on it.")
+    kind: str = Field(description="Class in the tree of errors, for example `RequestError`.")
+    where: str | None = Field(None, description="The field, file, job or unit concerned.")
+    hint: str | None = Field(None, description="What to do about it.")
+    errors: list[Wrong] = Field(default_factory=list, description="All that is wrong with the request.")
+
+
+class NotFoundError(RequestError):
+    """There is nothing at this address, or nothing that the asker may see."""
+
+    default_code = "not-found"
+
+
+class UnauthorizedError(RequestError):
+    """No token, or one that is not valid (any more)."""
+
+    default_code = "unauthorized"
+
+
+class ForbiddenError(RequestError):
+    """The token is valid and not meant for this."""
+
+    default_code = "forbidden"
+
+
+_STATUS: tuple[tuple[type[BinworksError], HTTPStatus], ...] = (  # the first that fits
+    (NotFoundError, HTTPStatus.NOT_FOUND),
+    (UnauthorizedError, HTTPStatus.UNAUTHORIZED),
+    (ForbiddenError, HTTPStatus.FORBIDDEN),
+    (ConflictError, HTTPStatus.CONFLICT),
+    (RequestError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (InputError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (PayloadError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (PhysicsError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (TransientError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (BinworksError, HTTPStatus.INTERNAL_SERVER_ERROR),
+)
+_STATUS_OF_CODE = {
+    "unknown-job": HTTPStatus.NOT_FOUND,
+    "too-many-jobs": HTTPStatus.TOO_MANY_REQUESTS,
+}
+_CODE_OF_STATUS = {
+    HTTPStatus.NOT_FOUND: "not-found",
+    HTTPStatus.METHOD_NOT_ALLOWED: "method-not-allowed",
+    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "range-not-satisfiable",
+}
+_TREE = (ConflictError, RequestError, InputError, PayloadError, PhysicsError, TransientError, BinworksError)
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI should say about the errors of a route."""
+    return {
+        status: {
+            "model": ProblemDocument,
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+        }
+        for status in statuses
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of the application be answered by a problem document."""
+    app.add_exception_handler(BinworksError, _ours)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(OperationalError, _database)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def answer(error: BinworksError, errors: list[Wrong] | None = None) -> JSONResponse:
+    """Return the problem document of an error of ours."""
+    status = _STATUS_OF_CODE.get(error.code) or next(
+        status for kind, status in _STATUS if isinstance(error, kind)
+    )
+    headers = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = "2"
+    kind = next(kind for kind in _TREE if isinstance(error, kind))
+    return _document(
+        status,
+        error.message,
+        error.code,
+        kind.__name__,
+        where=error.where,
+        hint=error.hint,
+        errors=errors,
+        headers=headers,
+    )
+
+
+def _document(
+    status: HTTPStatus,
+    detail: str,
+    code: str,
+    kind: str,
+    *,
+    where: str | None = None,
+    hint: str | None = None,
+    errors: list[Wrong] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    document = ProblemDocument(
+        type=f"urn:binworks:problem:{code}",
+        title=status.phrase,
+        status=status,
+        detail=detail,
+        code=code,
+        kind=kind,
+        where=where,
+        hint=hint,
+        errors=errors or [],
+    )
+    return JSONResponse(document.model_dump(), status, headers, media_type=MEDIA_TYPE)
+
+
+def _ours(_request: Request, error: Exception) -> JSONResponse:
+    return answer(cast("BinworksError", error))
+
+
+def _invalid(_request: Request, error: Exception) -> JSONResponse:
+    wrong = [
+        Wrong(where=".".join(str(part) for part in item["loc"]), message=_printable(item["msg"]))
+        for item in cast("RequestValidationError", error).errors()
+    ]
+    summary = "; ".join(f"{item.where}: {item.message}" for item in wrong[:3])
+    hint = "The schemas are in /openapi.json, readable at /docs."
+    return answer(
+        RequestError(
+            f"The request is not valid: {summary}.", code="invalid-request", where=wrong[0].where, hint=hint
+        ),
+        wrong,
+    )
+
+
+def _printable(message: str) -> str:
+    """Lone surrogates of a request's strings cannot be sent back as UTF-8."""
+    return message.encode("utf-8", "backslashreplace").decode()
+
+
+def _http(_request: Request, error: Exception) -> JSONResponse:
+    error = cast("HTTPException", error)
+    status = HTTPStatus(error.status_code)
+    code = _CODE_OF_STATUS.get(status, f"http-{status}")
+    detail = error.detail if error.detail != status.phrase else status.description or status.phrase
+    return _document(status, detail, code, "RequestError", headers=error.headers)
+
+
+def _database(_request: Request, error: Exception) -> JSONResponse:
+    log.error("the job database does not answer: %s", error)
+    return answer(
+        TransientError("The job database does not answer.", code="no-database", hint="Try again in a moment.")
+    )
+
+
+def _unexpected(request: Request, _error: Exception) -> JSONResponse:
+    incident = secrets.token_hex(6)
+    log.error("incident %s: %s %s failed", incident, request.method, request.url.path)
+    hint = f"The service's log says more about incident {incident}."
+    return answer(BinworksError("The service made a mistake.", where=f"incident {incident}", hint=hint))

@@ -1,0 +1,130 @@
+"""One pinned snapshot of a job: what it covers, its histograms, and their named variations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Path, Query
+
+from binworks.api.auth import User
+from binworks.api.context import Context
+from binworks.api.problems import NotFoundError
+from binworks.service import layout
+from binworks.service.model import GenerationView
+from binworks.tensors.errors import ConflictError, unknown_name
+from binworks.tensors.expansion import Expansion
+from binworks.tensors.histogram import Histogram
+
+NOMINAL = "nominal"
+Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}$")]
+Generation = Annotated[int | None, Query(ge=1, lt=2**31, description="Which snapshot; default: the latest.")]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A published generation of a job.
+
+    Parameters
+    ----------
+    context : Context
+        Where it is read from.
+    job : str
+        Id of the job.
+    view : GenerationView
+        What it covers.
+    """
+
+    context: Context
+    job: str
+    view: GenerationView
+
+    @property
+    def n(self) -> int:
+        """Number of the generation."""
+        return self.view.n
+
+    def manifest(self) -> dict[str, Any]:
+        """Return the document that published it."""
+        found: dict[str, Any] = self.context.store.read_json(layout.manifest(self.job, self.n))
+        return found
+
+    def histogram_names(self, dataset: str) -> list[str]:
+        """Return the names of the histograms of a data set.
+
+        Raises
+        ------
+        NotFoundError
+            If the snapshot has no such data set.
+        """
+        known = [entry["name"] for entry in self.manifest()["datasets"]]
+        if dataset not in known:
+            raise _absent("data set", dataset, known)
+        return self.context.store.histogram_names(layout.dataset(self.job, self.n, dataset))
+
+    def histogram(self, dataset: str, name: str, variation: str | None = None) -> Histogram:
+        """Return stored sums, or the template of a named variation of them.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such data set, histogram or variation.
+        """
+        known = self.histogram_names(dataset)
+        if name not in known:
+            raise _absent("histogram", name, known)
+        stored = self.context.store.read_histogram(layout.dataset(self.job, self.n, dataset), name)
+        if variation is None:
+            return stored
+        expansions = [
+            expansion for expansion in self.expansions() if name == NOMINAL and expansion.group in known
+        ]
+        for expansion in expansions:
+            if variation in expansion.variations:
+                compact = self.context.store.read_histogram(
+                    layout.dataset(self.job, self.n, dataset), expansion.group
+                )
+                values = expansion.expand(stored, compact, [variation])[0]
+                return Histogram(stored.axes, values, None, {**stored.metadata, "variation": variation})
+        raise _absent("variation", variation, [v for expansion in expansions for v in expansion.variations])
+
+    def expansions(self) -> list[Expansion]:
+        """Return how the job's compact blocks expand into named variations."""
+        keys = [layout.expansion(self.job, group) for group in self.manifest()["expansions"]]
+        return [Expansion.from_arrays(*self.context.store.read_arrays(key)) for key in keys]
+
+
+def pin(context: Context, user: User, job: str, n: int | None) -> Snapshot:
+    """Return a snapshot, the latest by default.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such job (for this user) or no such generation.
+    ConflictError
+        If the job has no snapshot yet.
+    """
+    views = context.jobs.generations(context.jobs.get(job, user.sees).id)
+    if not views:
+        raise ConflictError(
+            "The job has no snapshot yet.",
+            code="no-snapshot",
+            where=job,
+            hint="Wait for the first, or see the job's error.",
+        )
+    if n is None:
+        return Snapshot(context, job, views[-1])
+    for view in views:
+        if view.n == n:
+            return Snapshot(context, job, view)
+    raise NotFoundError(
+        f"The job has no snapshot {n}.",
+        code="unknown-generation",
+        where=job,
+        hint=f"It has {', '.join(str(v.n) for v in views)}.",
+    )
+
+
+def _absent(kind: str, name: str, known: list[str]) -> NotFoundError:
+    error = unknown_name(kind, name, known)
+    return NotFoundError(error.message, code=error.code, where=name, hint=error.hint)
