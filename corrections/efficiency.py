@@ -86,14 +86,14 @@ def identity(step: str) -> Efficiency:
 def scaled_pt(pt: float, efficiency: Any) -> float:
     """Return x in [-1, 1] for pT (GeV), clipped to the payload's range."""
     x = 2.0 * (pt - efficiency.low) / (efficiency.high - efficiency.low) - 1.0
-    return min(max(x, -1.0), 1.0)
+    return float(min(max(x, -1.0), 1.0))
 
 
 @kernel
 def scale_factor(x: float, eta_bin: int, charge_bin: int, efficiency: Any) -> float:
     """Return the scale factor at x in one (eta, charge) bin."""
     row = efficiency.coefficients[eta_bin, charge_bin]
-    total = 0.0
+    total: float = 0.0
     for j in range(len(row) - 1, -1, -1):
         total = total * x + row[j]
     return float(total)

@@ -105,7 +105,7 @@ def boson_of(i: int, generated: Any) -> Any:
 
 @kernel
 def _momentum(g: int, generated: Any) -> Any:
-    pt, eta, phi = float(generated.pt[g]), float(generated.eta[g]), float(generated.phi[g])
-    mass = float(generated.mass[g])
+    pt, eta, phi = np.float64(generated.pt[g]), np.float64(generated.eta[g]), np.float64(generated.phi[g])
+    mass = np.float64(generated.mass[g])
     px, py, pz = pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)
     return px, py, pz, np.sqrt(px * px + py * py + pz * pz + mass * mass)

@@ -186,11 +186,11 @@ def only_veto_muon(i: int, muons: Any, scale: Any) -> Any:
     found = NONE
     found_pt = 0.0
     for m in range(muons.offsets[i], muons.offsets[i + 1]):
-        pt = float(muons.pt[m])
-        if not (np.isfinite(pt) and np.isfinite(muons.eta[m]) and np.isfinite(muons.phi[m])):
+        measured = np.float64(muons.pt[m])
+        if not (np.isfinite(measured) and np.isfinite(muons.eta[m]) and np.isfinite(muons.phi[m])):
             return NOT_FINITE, 0.0
-        eta_bin = regular_bin(float(muons.eta[m]), ETA_LOW, ETA_HIGH, ETA_BINS)
-        pt = corrected_pt(pt, eta_bin, muons.charge[m], scale)
+        eta_bin = regular_bin(np.float64(muons.eta[m]), ETA_LOW, ETA_HIGH, ETA_BINS)
+        pt = corrected_pt(measured, eta_bin, muons.charge[m], scale)
         if is_veto_muon(m, pt, muons):
             if found != NONE:
                 return SEVERAL, 0.0

@@ -124,10 +124,10 @@ class Kind(NamedTuple):
     has_boson: bool
 
 
-class Muon(NamedTuple):
+class Selected(NamedTuple):
     """The selected muon: where it stands in the range, corrected pT (GeV), and its generated match (-1: none)."""
 
-    index: int
+    muon: int
     pt: float
     eta: float
     phi: float
@@ -335,17 +335,17 @@ def fill_events(
                 odd[i] = 1
                 continue
             counts[SUM_SIGN] += int(np.sign(weights.gen[i]))
-        muon = select(i, event, muons, electrons, triggers, generated, corrections.scale, kind, counts)
-        if muon.index == NOT_FINITE:
+        chosen = select(i, event, muons, electrons, triggers, generated, corrections.scale, kind, counts)
+        if chosen.muon == NOT_FINITE:
             counts[ODD_KINEMATICS] += 1
             odd[i] = 1
-        elif muon.index >= 0:
-            cell = cell_of(i, muon, muons, event)
+        elif chosen.muon >= 0:
+            cell = cell_of(i, chosen, muons, event)
             if kind.is_data:
                 counts[SELECTED] += 1
                 blocks.values[cell] += 1.0
                 blocks.variances[cell] += 1.0
-            elif fill_simulated(i, cell, muon, generated, weights, corrections, kind, blocks):
+            elif fill_simulated(i, cell, chosen, generated, weights, corrections, kind, blocks):
                 counts[SELECTED] += 1
             else:
                 counts[ODD_WEIGHT] += 1
@@ -363,9 +363,9 @@ def select(
     scale: Any,
     kind: Any,
     counts: Any,
-) -> Muon:
-    """Return the event's muon; its index is NONE if the event is not selected, or NOT_FINITE."""
-    rejected = Muon(NONE, 0.0, 0.0, 0.0, 0, -1)
+) -> Selected:
+    """Return the event's muon; NONE in its place if the event is not selected, or NOT_FINITE."""
+    rejected = Selected(NONE, 0.0, 0.0, 0.0, 0, -1)
     if not event.trigger[i]:
         return rejected
     counts[TRIGGER] += 1
@@ -374,7 +374,7 @@ def select(
     counts[FILTERS] += 1
     m, pt = only_veto_muon(i, muons, scale)
     if m == NOT_FINITE:
-        return Muon(NOT_FINITE, 0.0, 0.0, 0.0, 0, -1)
+        return Selected(NOT_FINITE, 0.0, 0.0, 0.0, 0, -1)
     if m < 0:
         return rejected
     counts[ONE_MUON] += 1
@@ -384,7 +384,7 @@ def select(
     if has_veto_electron(i, electrons):
         return rejected
     counts[NO_ELECTRON] += 1
-    eta, phi = float(muons.eta[m]), float(muons.phi[m])
+    eta, phi = np.float64(muons.eta[m]), np.float64(muons.phi[m])
     if not matches_trigger(i, eta, phi, triggers):
         return rejected
     counts[MATCHED] += 1
@@ -395,32 +395,38 @@ def select(
             return rejected
     counts[GEN_MATCHED] += 1
     if not (np.isfinite(event.met_pt[i]) and np.isfinite(event.met_phi[i]) and np.isfinite(muons.iso[m])):
-        return Muon(NOT_FINITE, 0.0, 0.0, 0.0, 0, -1)
-    return Muon(m, pt, eta, phi, muons.charge[m], match)
+        return Selected(NOT_FINITE, 0.0, 0.0, 0.0, 0, -1)
+    return Selected(m, pt, eta, phi, int(muons.charge[m]), match)
 
 
 @kernel
-def cell_of(i: int, muon: Any, muons: Any, event: Any) -> int:
+def cell_of(i: int, chosen: Any, muons: Any, event: Any) -> int:
     """Return the flat cell of (eta, pt, charge, mt, relIso)."""
-    mt = transverse_mass(muon.pt, muon.phi, float(muons.pt[muon.index]), event.met_pt[i], event.met_phi[i])
-    cell = regular_bin(muon.eta, ETA_LOW, ETA_HIGH, ETA_BINS) * PT_BINS + regular_bin(
-        muon.pt, PT_LOW, PT_HIGH, PT_BINS
+    mt = transverse_mass(
+        chosen.pt,
+        chosen.phi,
+        np.float64(muons.pt[chosen.muon]),
+        np.float64(event.met_pt[i]),
+        np.float64(event.met_phi[i]),
     )
-    cell = cell * CHARGE_BINS + (1 if muon.charge > 0 else 0)
+    cell = regular_bin(chosen.eta, ETA_LOW, ETA_HIGH, ETA_BINS) * PT_BINS + regular_bin(
+        chosen.pt, PT_LOW, PT_HIGH, PT_BINS
+    )
+    cell = cell * CHARGE_BINS + (1 if chosen.charge > 0 else 0)
     cell = cell * MT_BINS + variable_bin(mt, MT_ARRAY)
-    return int(cell * ISO_BINS + variable_bin(max(float(muons.iso[muon.index]), 0.0), ISO_ARRAY))
+    return int(cell * ISO_BINS + variable_bin(max(np.float64(muons.iso[chosen.muon]), 0.0), ISO_ARRAY))
 
 
 @kernel
 def fill_simulated(
-    i: int, cell: int, muon: Any, generated: Any, weights: Any, corrections: Any, kind: Any, blocks: Any
+    i: int, cell: int, chosen: Any, generated: Any, weights: Any, corrections: Any, kind: Any, blocks: Any
 ) -> bool:
     """Weigh the event and add it to the nominal sums and to every block; False if a weight is not finite."""
-    eta_bin = regular_bin(muon.eta, ETA_LOW, ETA_HIGH, ETA_BINS)
+    eta_bin = regular_bin(chosen.eta, ETA_LOW, ETA_HIGH, ETA_BINS)
     mass, absy, qt, boson_charge = boson_of(i, generated) if kind.has_boson else (0.0, 0.0, 0.0, 0)
     theory_row = theory.theory_row(mass, absy, qt, boson_charge, corrections.theory)
-    x = efficiency.scaled_pt(muon.pt, corrections.idip)
-    factor = efficiency.scale_factor(x, eta_bin, 1 if muon.charge > 0 else 0, corrections.idip)
+    x = efficiency.scaled_pt(chosen.pt, corrections.idip)
+    factor = efficiency.scale_factor(x, eta_bin, 1 if chosen.charge > 0 else 0, corrections.idip)
     w = np.sign(weights.gen[i]) * factor
     if mass > 0.0:
         w *= theory_row[0]
@@ -440,10 +446,10 @@ def fill_simulated(
             mass_group.add_breit_wigner(blocks.mass, cell, w, mass)
     if blocks.pdf.shape[1] > 0:
         pdf_group.add(blocks.pdf, cell, w, weights.pdf[i])
-    if blocks.scale.shape[1] > 0 and muon.match >= 0:
-        k = 1.0 / muon.pt
-        score = response_score(muon, eta_bin, generated, corrections.resolution)
-        scale_group.add(blocks.scale, cell, w, score, k, muon.charge)
+    if blocks.scale.shape[1] > 0 and chosen.match >= 0:
+        k = 1.0 / chosen.pt
+        score = response_score(chosen, eta_bin, generated, corrections.resolution)
+        scale_group.add(blocks.scale, cell, w, score, k, chosen.charge)
     if blocks.idip.shape[1] > 0:
         efficiency_group.add(blocks.idip, cell, w, x, factor)
     if blocks.pileup.shape[1] > 0:
@@ -455,10 +461,10 @@ def fill_simulated(
 
 
 @kernel
-def response_score(muon: Any, eta_bin: int, generated: Any, widths: Any) -> float:
+def response_score(chosen: Any, eta_bin: int, generated: Any, widths: Any) -> float:
     """Return d ln p / ds of the muon's response r = (q/p)_reco / (q/p)_gen."""
-    gen_pt = float(generated.pt[muon.match])
-    ratio = gen_pt * np.cosh(float(generated.eta[muon.match])) / (muon.pt * np.cosh(muon.eta))
+    gen_pt = np.float64(generated.pt[chosen.match])
+    ratio = gen_pt * np.cosh(np.float64(generated.eta[chosen.match])) / (chosen.pt * np.cosh(chosen.eta))
     return float(resolution.scale_score(ratio, resolution.relative_width(1.0 / gen_pt, eta_bin // 2, widths)))
 
 

@@ -115,6 +115,7 @@ def check_oddities(
         listed = ", ".join(f"{count} with {name}" for name, count in odd.items())
         first = ", ".join(event for events in examples.values() for event in events)
         raise PhysicsError(
-            f"Of {entries} events {listed}, more than the allowed fraction {limit:g}; the first are {first} (run:lumi:event).",
+            f"Of {entries} events {listed}: more than the fraction {limit:g} that is allowed. "
+            f"The first are {first} (run:lumi:event).",
             code="not-finite",
         )

@@ -1,6 +1,7 @@
 """One named histogram: axes, sums of weights, and (where kept) sums of squared weights.
 
-The arrays include the flow bins of the axes that have them, so that a `Histogram` and a `hist.Hist` hold the same numbers.
+The arrays include the flow bins of the axes that have them, so that a `Histogram` and a `hist.Hist` hold the same
+numbers.
 """
 
 from __future__ import annotations
@@ -118,13 +119,13 @@ class Histogram:
         """
         if self.axes != other.axes or (self.variances is None) != (other.variances is None):
             raise ConflictError(
-                f"Histogram {name!r} cannot be summed: axes {[repr(a) for a in self.axes]} against {[repr(a) for a in other.axes]}.",
+                f"Histogram {name!r} cannot be summed: its axes are {self.axes!r} in one part, {other.axes!r} in another.",
                 code="axes-differ",
             )
 
 
 def _plain(value: Any) -> Any:
-    """Turn arrays within an UHI description into lists and infinities into the largest float, so that it is JSON."""
+    """Turn arrays into lists and infinities into the largest float, so that the description is JSON."""
     if isinstance(value, np.ndarray):
         return np.nan_to_num(value, posinf=LARGEST, neginf=-LARGEST).tolist()
     if isinstance(value, Mapping):

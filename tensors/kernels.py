@@ -36,14 +36,14 @@ def clamped_bin(x: float, edges: Float64) -> int:
 
 @kernel
 def delta_phi(a: float, b: float) -> float:
-    """Return a - b folded into [-pi, pi)."""
-    return (a - b + np.pi) % (2.0 * np.pi) - np.pi
+    """Return a - b folded into [-pi, pi); in double precision, as columns are single."""
+    return float((np.float64(a) - np.float64(b) + np.pi) % (2.0 * np.pi) - np.pi)
 
 
 @kernel
 def delta_r2(eta1: float, phi1: float, eta2: float, phi2: float) -> float:
     """Return the squared distance in (eta, phi)."""
-    deta = eta1 - eta2
+    deta = np.float64(eta1) - np.float64(eta2)
     dphi = delta_phi(phi1, phi2)
     return deta * deta + dphi * dphi
 

@@ -1,4 +1,4 @@
-"""Interpolation between templates: a cubic spline as weights of the templates, so that it applies to all bins at once."""
+"""Interpolation between templates: a cubic spline as weights of the templates, the same for all bins."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Spline:
         self._curvature = np.linalg.solve(left, right)
 
     def weights(self, x: float) -> tuple[Float64, Float64]:
-        """Return the weights of the values at the nodes for the spline and for its derivative at x, each of shape (nodes,)."""
+        """Return what the values at the nodes weigh in the spline and in its derivative at x, shapes (nodes,)."""
         nodes, unit = self.nodes, np.eye(len(self.nodes))
         inside = min(max(x, nodes[0]), nodes[-1])
         i = min(int(np.searchsorted(nodes, inside, side="right")) - 1, len(nodes) - 2)

@@ -1,4 +1,4 @@
-"""Momentum scale: derivative sums (d ln p / ds times 1, k, q/k) in the muon's own eta bin; eigenvectors of (A, e, M)."""
+"""Momentum scale: derivative sums (d ln p / ds times 1, k, q/k) in the muon's eta bin; eigenvectors of (A, e, M)."""
 
 from __future__ import annotations
 
