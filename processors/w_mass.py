@@ -396,7 +396,7 @@ def select(
     counts[GEN_MATCHED] += 1
     if not (np.isfinite(event.met_pt[i]) and np.isfinite(event.met_phi[i]) and np.isfinite(muons.iso[m])):
         return Selected(NOT_FINITE, 0.0, 0.0, 0.0, 0, -1)
-    return Selected(m, pt, eta, phi, int(muons.charge[m]), match)
+    return Selected(m, pt, eta, phi, 1 if muons.charge[m] > 0 else -1, match)
 
 
 @kernel

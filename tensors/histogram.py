@@ -119,7 +119,7 @@ class Histogram:
         """
         if self.axes != other.axes or (self.variances is None) != (other.variances is None):
             raise ConflictError(
-                f"Histogram {name!r} cannot be summed: its axes are {self.axes!r} in one part, {other.axes!r} in another.",
+                f"Histogram {name!r} cannot be summed: one part has axes {self.axes!r}, another {other.axes!r}.",
                 code="axes-differ",
             )
 
