@@ -19,8 +19,16 @@ from sqlalchemy.engine import Connection, Row
 
 from binworks.service import jobstate, views
 from binworks.service.database import Database, generations, job_events, jobs, lease, units
-from binworks.service.model import GenerationView, JobEvent, JobPage, JobState, JobView, UnitState, UnitView
-from binworks.service.requests import ResolvedJob
+from binworks.service.model import (
+    GenerationView,
+    JobEvent,
+    JobPage,
+    JobState,
+    JobView,
+    ResolvedJob,
+    UnitState,
+    UnitView,
+)
 from binworks.tensors.errors import ConflictError, RequestError
 
 ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
@@ -57,8 +65,8 @@ class Jobs:
         Raises
         ------
         ConflictError
-            Code ``idempotency-key-reused`` if the key came with another request before; code ``too-many-jobs``
-            if the owner has too many unfinished ones.
+            Code ``idempotency-key-reused`` if the key came with another request before; code
+            ``too-many-jobs`` if the owner has too many unfinished ones.
         """
         now = self.clock()
         digest = request_digest(resolved)

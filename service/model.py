@@ -88,6 +88,22 @@ class JobRequest(Strict):
         return self
 
 
+class ResolvedJob(BaseModel):
+    """A request with all names looked up; a job depends on this and the files alone."""
+
+    model_config = ConfigDict(frozen=True)
+
+    request: JobRequest
+    datasets: tuple[Dataset, ...] = Field(description="In the order asked for; files are absolute.")
+    options: dict[str, Any] = Field(description="All options of the processor, defaults filled in.")
+    systematics: tuple[str, ...] = Field(description="Variation groups, spelt out.")
+    corrections: str | None = Field(description="Folder of the correction set.")
+    corrections_digest: str | None
+    luminosity: float | None = Field(description="1/pb")
+    code: str = Field(description="Digest of the processor's code.")
+    unit_events: int
+
+
 class Problem(BaseModel):
     """What went wrong, as data: the same fields as `binworks.tensors.errors.BinworksError`."""
 

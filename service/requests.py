@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,7 +14,7 @@ from binworks.corrections import sets
 from binworks.corrections.sets import CorrectionSet
 from binworks.processors import registry
 from binworks.processors.dataset import Dataset
-from binworks.service.model import JobRequest
+from binworks.service.model import JobRequest, ResolvedJob
 from binworks.service.settings import Settings
 from binworks.tensors.errors import RequestError, unknown_name
 
@@ -37,22 +37,6 @@ class Catalogue(BaseModel):
 
     luminosity: float | None = Field(default=None, description="1/pb")
     datasets: dict[str, Dataset] = Field(default_factory=dict, description="Files are absolute.")
-
-
-class ResolvedJob(BaseModel):
-    """A request with all names looked up; a job depends on this and the files alone."""
-
-    model_config = ConfigDict(frozen=True)
-
-    request: JobRequest
-    datasets: tuple[Dataset, ...] = Field(description="In the order asked for; files are absolute.")
-    options: dict[str, Any] = Field(description="All options of the processor, defaults filled in.")
-    systematics: tuple[str, ...] | None = Field(description="Variation groups; none given: all.")
-    corrections: str | None = Field(description="Folder of the correction set.")
-    corrections_digest: str | None
-    luminosity: float | None = Field(description="1/pb")
-    code: str = Field(description="Digest of the processor's code.")
-    unit_events: int
 
 
 def catalogue(settings: Settings) -> Catalogue:
@@ -110,8 +94,8 @@ def resolve(request: JobRequest, settings: Settings) -> ResolvedJob:
     return ResolvedJob(
         request=request,
         datasets=tuple(_dataset(entry, listed, settings.allowed_roots) for entry in request.datasets),
-        options=dict(processor.options),
-        systematics=None if request.systematics is None else tuple(request.systematics),
+        options=processor.options.model_dump(mode="json"),
+        systematics=tuple(processor.systematics),
         corrections=None if corrections is None else str(corrections.folder),
         corrections_digest=None if corrections is None else corrections.digest,
         luminosity=request.luminosity or listed.luminosity,

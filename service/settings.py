@@ -1,7 +1,7 @@
 """How the service runs: where things lie and how large they are. Nothing here changes what is computed.
 
-`binworks up` writes the settings to ``<home>/settings.json``; every process of the service is then started with
-its home alone and reads them from there.
+`binworks up` writes the settings to ``<home>/settings.json``; every process of the service is then started
+with its home alone and reads them from there.
 """
 
 from __future__ import annotations

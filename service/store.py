@@ -1,8 +1,8 @@
 """Where partials, snapshots and manifests are kept; the one file that reads and writes zarr.
 
 Keys are slash-separated names below the store's root. What is stored is never changed: a group is written
-aside, synced and renamed; a document is created exclusively. So a reader sees all of it or nothing, and a crash
-leaves rubbish in ``tmp/`` only.
+aside, synced and renamed; a document is created exclusively. So a reader sees all of it or nothing, and a
+crash leaves rubbish in ``tmp/`` only.
 
 The sums of a histogram lie in one file an array (a shard), cut into inner chunks of a few columns, all cells
 each: what one nuisance needs is read without the rest.
@@ -19,7 +19,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -136,6 +136,11 @@ class Store:
     def remove(self, key: str) -> None:
         """Remove a group that was never published."""
         shutil.rmtree(self.key_path(key), ignore_errors=True)
+
+    def put_aside(self, key: str) -> None:
+        """Move a damaged group out of the way; someone may want to look at it, for a day."""
+        with suppress(FileNotFoundError):  # a twin was faster
+            self.key_path(key).rename(self.root / "tmp" / f"damaged-{uuid.uuid4().hex}")
 
     def remove_stale_drafts(self) -> None:
         """Remove what crashed writers left behind long ago."""

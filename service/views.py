@@ -164,11 +164,12 @@ def _rate(connection: Connection, row: Row[Any], counts: Counts, now: float) -> 
     if row.finished is not None:
         seconds: float = row.finished - row.started
         return counts.events.done / max(seconds, 1e-3)
-    window = min(RATE_SECONDS, max(now - row.started, 1.0))
+    started: float = row.started
+    window = min(RATE_SECONDS, max(now - started, 1.0))
     recent = select(func.sum(units.c.events)).where(
         units.c.job == row.id, units.c.state == UnitState.DONE, units.c.finished > now - window
     )
-    done: int = connection.execute(recent).scalar() or 0
+    done: int = connection.execute(recent).scalar_one() or 0
     return done / window
 
 

@@ -1,0 +1,87 @@
+"""What a failure means: try again later, leave the unit out, or end the job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+POISON_KILLS = 3
+MAX_BACKOFF_SECONDS = 300.0
+
+
+class Kind(StrEnum):
+    """What sort of failure."""
+
+    TRANSIENT = "transient"
+    """It may work next time: a server, a disk, a time-out."""
+    INPUT = "input"
+    """The input is at fault, and will be next time."""
+    CODE = "code"
+    """The code or what was asked is at fault; every unit would fail alike."""
+    KILLED = "killed"
+    """The worker died while it ran this unit."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How patient to be.
+
+    Parameters
+    ----------
+    retries : int
+        New tries after passing failures.
+    backoff : float
+        Seconds before the first; doubles each time.
+    skip : bool
+        Whether bad input may be left out.
+    """
+
+    retries: int
+    backoff: float
+    skip: bool
+
+
+@dataclass(frozen=True)
+class Again:
+    """Try again at a time, in seconds since 1970."""
+
+    at: float
+
+
+@dataclass(frozen=True)
+class Leave:
+    """Leave the unit out and say so."""
+
+
+@dataclass(frozen=True)
+class Fail:
+    """End the job."""
+
+
+Decision = Again | Leave | Fail
+
+
+def decide(kind: Kind, failures: int, kills: int, policy: Policy, now: float) -> Decision:
+    """Return what to do after a failure.
+
+    Parameters
+    ----------
+    kind : Kind
+        Of this failure.
+    failures, kills : int
+        Earlier failures of this unit, and how many of them killed their worker.
+    policy : Policy
+        The job's.
+    now : float
+        Seconds since 1970.
+    """
+    give_up = Leave() if policy.skip else Fail()
+    if kind == Kind.CODE:
+        return Fail()
+    if kind == Kind.INPUT:
+        return give_up
+    if kind == Kind.KILLED and kills + 1 >= POISON_KILLS:
+        return give_up
+    if kind == Kind.TRANSIENT and failures - kills >= policy.retries:
+        return give_up
+    return Again(now + min(policy.backoff * 2.0**failures, MAX_BACKOFF_SECONDS))

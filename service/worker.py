@@ -1,0 +1,209 @@
+"""What workers run: one function a task. Knows the store and the processors, nothing of Dask or the database.
+
+Errors leave here as `Failure` records.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable
+from functools import cache, lru_cache, singledispatch
+
+from binworks.corrections import sets
+from binworks.processors import reading, registry
+from binworks.processors.compiled import CompiledProcessor
+from binworks.processors.dataset import Dataset
+from binworks.processors.run import Range, fill_ranges
+from binworks.service import layout
+from binworks.service.plan import FileFacts
+from binworks.service.retry import Kind
+from binworks.service.store import Store
+from binworks.service.tasks import (
+    Failure,
+    FillUnit,
+    IndexFile,
+    Merge,
+    Outcome,
+    Prepare,
+    Receipt,
+    Recipe,
+    Task,
+    WriteDataset,
+)
+from binworks.service.tree import Sum
+from binworks.tensors.accumulator import Accumulator, ordered_sum
+from binworks.tensors.errors import (
+    BinworksError,
+    ConflictError,
+    InputError,
+    PhysicsError,
+    RequestError,
+    TransientError,
+)
+
+Progress = Callable[[int], None]
+TRACEBACK_LENGTH = 8000
+
+
+class AbandonedError(BaseException):
+    """Nobody waits for this task any more; not an `Exception`, so that no code on the way takes it for one."""
+
+
+def run(task: Task, progress: Progress | None = None) -> Outcome:
+    """Do a task; whatever goes wrong comes back as a `Failure`.
+
+    Parameters
+    ----------
+    task : Task
+        What to do.
+    progress : callable, optional
+        Called with the number of events done, now and then; may raise `AbandonedError`.
+    """
+    try:
+        return _do(task, progress)
+    except Exception as error:  # noqa: BLE001 -- the frontier: whatever it is, it travels as data
+        return failure(error)
+
+
+def failure(error: BaseException) -> Failure:
+    """Return an error as data, sorted by what can be done about it."""
+    told = "".join(traceback.format_exception(error))[-TRACEBACK_LENGTH:]
+    if isinstance(error, BinworksError):
+        return Failure(_kind(error), error.code, error.message, error.where, error.hint, told)
+    message = f"{type(error).__name__}: {error}"[:1000]
+    if isinstance(error, MemoryError):
+        return Failure(Kind.TRANSIENT, "out-of-memory", message, traceback=told)
+    if isinstance(error, OSError):
+        return Failure(Kind.TRANSIENT, "io-error", message, error.filename, traceback=told)
+    hint = "This is a fault of the processor's code; the unit's traceback says where."
+    return Failure(Kind.CODE, "processor-failed", message, hint=hint, traceback=told)
+
+
+def _kind(error: BinworksError) -> Kind:
+    if isinstance(error, TransientError):
+        return Kind.TRANSIENT
+    return Kind.INPUT if isinstance(error, InputError | PhysicsError) else Kind.CODE
+
+
+@singledispatch
+def _do(task: Task, _progress: Progress | None) -> Outcome:
+    raise TypeError(f"not a task: {type(task).__name__}")
+
+
+@_do.register
+def prepare(task: Prepare, _progress: Progress | None) -> None:
+    """Make the processor and store the expansions of its variation groups."""
+    store = _store(task.store)
+    for expansion in _processor(task.recipe).expansions():
+        facts, arrays = expansion.to_arrays()
+        store.write_arrays(layout.expansion(task.job, expansion.group), arrays, facts)
+
+
+@_do.register
+def index_file(task: IndexFile, _progress: Progress | None) -> FileFacts:
+    """Return the facts of a file."""
+    found = reading.inspect(task.path)
+    return FileFacts(found.path, found.uuid, found.size, found.entries, found.clusters)
+
+
+@_do.register
+def fill_unit(task: FillUnit, progress: Progress | None) -> Receipt:
+    """Fill a unit and store its partial, unless it is there already."""
+    begin = time.monotonic()
+    store = _store(task.store)
+    there = _stored(store, task.partial)
+    accumulator = there or _filled(task, progress)
+    if there is None:
+        store.write_accumulator(layout.partial(task.partial), accumulator, {"recipe": task.recipe.facts()})
+    return _receipt(store, task.partial, accumulator, begin, reused=there is not None)
+
+
+def _filled(task: FillUnit, progress: Progress | None) -> Accumulator:
+    processor = _processor(task.recipe)
+    dataset = Dataset.model_validate_json(task.dataset)
+    ranges = [Range(piece.path, piece.uuid, piece.start, piece.stop) for piece in task.pieces]
+    accumulator = fill_ranges(processor, dataset, ranges, progress)
+    expected = sum(piece.events for piece in task.pieces)
+    if accumulator.counts.get("entries") != expected:
+        raise ConflictError(
+            f"The unit has {expected} events, but the processor counted {accumulator.counts.get('entries')}.",
+            code="events-lost",
+            where=", ".join(piece.path for piece in task.pieces),
+        )
+    return accumulator
+
+
+@_do.register
+def merge(task: Merge, _progress: Progress | None) -> Receipt:
+    """Add stored sums from left to right and store the sum, unless it is there already."""
+    begin = time.monotonic()
+    store = _store(task.store)
+    there = _stored(store, task.name)
+    accumulator = there or _value(store, Sum(task.children))
+    if there is None:
+        store.write_accumulator(layout.partial(task.name), accumulator, {"children": list(task.children)})
+    return _receipt(store, task.name, accumulator, begin, reused=there is not None)
+
+
+@_do.register
+def write_dataset(task: WriteDataset, _progress: Progress | None) -> Receipt:
+    """Write a data set of a snapshot."""
+    begin = time.monotonic()
+    store = _store(task.store)
+    if task.value is None:
+        accumulator = _processor(task.recipe).accumulator(Dataset.model_validate_json(task.dataset))
+    else:
+        accumulator = _value(store, task.value)
+    digest = store.write_accumulator(task.key, accumulator, task.attributes)
+    return Receipt(digest, accumulator.counts, accumulator.nbytes, time.monotonic() - begin, reused=False)
+
+
+def _value(store: Store, value: str | Sum) -> Accumulator:
+    if isinstance(value, str):
+        return store.read_accumulator(layout.partial(value))
+    return ordered_sum(_value(store, child) for child in value.children)
+
+
+def _stored(store: Store, name: str) -> Accumulator | None:
+    """Return a partial that is there and sound; one that is damaged is put aside."""
+    key = layout.partial(name)
+    try:
+        return store.read_accumulator(key)
+    except RequestError:
+        return None
+    except TransientError:
+        store.put_aside(key)
+        return None
+
+
+def _receipt(store: Store, name: str, accumulator: Accumulator, begin: float, *, reused: bool) -> Receipt:
+    digest = str(store.attributes(layout.partial(name))["digest"])
+    return Receipt(digest, accumulator.counts, accumulator.nbytes, time.monotonic() - begin, reused)
+
+
+@lru_cache(maxsize=8)
+def _processor(recipe: Recipe) -> CompiledProcessor:
+    found = loaded_code(recipe.processor)
+    if found != recipe.code:
+        raise ConflictError(
+            f"This worker's code of processor {recipe.processor!r} is {found[:12]}, the job's is {recipe.code[:12]}.",
+            code="code-differs",
+            hint="The code was changed while the service ran: restart it, and submit the job again.",
+        )
+    corrections = None
+    if recipe.corrections is not None:
+        corrections = sets.load(recipe.corrections, recipe.corrections_digest)
+    return registry.create(recipe.processor, json.loads(recipe.options), corrections, recipe.systematics)
+
+
+@cache
+def loaded_code(processor: str) -> str:
+    """Return the digest of the code as it was when this process first asked; later edits are not loaded either."""
+    return registry.code_digest(processor)
+
+
+@lru_cache(maxsize=8)
+def _store(url: str) -> Store:
+    return Store.open(url)
