@@ -33,6 +33,8 @@ from binworks.tensors.tensor import Tensor
 
 TOLERANCE_MEV = 1e-4
 MAX_STEPS = 50
+BLIND = 1e-6
+"""A parameter of which the data know less than 1 / BLIND units (MeV, prior deviations) is not determined."""
 FLOOR = 1e-3
 """However far nuisances go, a bin's prediction stays above this fraction of what it was before the fit."""
 
@@ -305,7 +307,7 @@ def _impacts(system: _System, follows: Float64) -> dict[str, float]:
 def _check_regular(information: Float64, names: Sequence[str]) -> None:
     """Refuse free parameters that the data cannot tell apart."""
     scale = np.sqrt(np.diag(information))
-    blind = [name for name, size in zip(names, scale, strict=True) if not size > 0]
+    blind = [name for name, size in zip(names, scale, strict=True) if not size > BLIND]
     if not blind:
         eigenvalues, vectors = np.linalg.eigh(information / np.outer(scale, scale))
         if eigenvalues[0] > 1e-10:
