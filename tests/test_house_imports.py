@@ -52,7 +52,7 @@ def test_the_import_contracts_hold(root: Path) -> None:
     [
         ("tensors/offender.py", "import binworks.service", "The rooms point one way"),
         ("client/offender.py", "from binworks import processors", "The client is light"),
-        ("processors/offender.py", "import zarr", "One file writes zarr"),
+        ("processors/offender.py", "import zarr", "One file reads and writes zarr"),
         ("api/offender.py", "from dask.distributed import Client", "One file talks to Dask"),
         ("service/offender.py", "def read():\n    import uproot", "One file opens ROOT files"),
     ],
@@ -93,7 +93,10 @@ def test_every_imported_package_is_declared(root: Path, rooms: tuple[str, ...]) 
     runtime = {key: value for key, value in project["optional-dependencies"].items() if key != "dev"}
     lines = [*project["dependencies"], *(line for extra in runtime.values() for line in extra)]
     declared = {re.split(r"[^\w.-]", line)[0].lower().replace("_", "-") for line in lines}
-    owners = importlib.metadata.packages_distributions()
+    owners = {
+        **importlib.metadata.packages_distributions(),
+        "starlette": ["fastapi"],
+    }  # its own base, pinned by it
     undeclared = {}
     for room in rooms:
         for path in sorted((root / room).rglob("*.py")):
