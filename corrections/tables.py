@@ -67,7 +67,7 @@ def load_table(
         raise PayloadError(
             f"correctionlib refuses the document: {error}.", code="bad-payload", where=where
         ) from None
-    if payload not in evaluators:
+    if payload not in list(evaluators):
         raise PayloadError(
             f"There is no correction {payload!r} in the document.", code="bad-payload", where=where
         )

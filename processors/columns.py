@@ -61,20 +61,17 @@ class Columns:
         By field name; an absent optional field has size 0.
     offsets : dict
         By collection, shape (events + 1,), int64.
+    where : str
+        File and range, for errors.
     """
 
     size: int
     arrays: dict[str, Array] = field(default_factory=dict)
     offsets: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    where: str = ""
 
     def __getitem__(self, name: str) -> Array:
         return self.arrays[name]
-
-    def has(self, name: str) -> bool:
-        """Whether the field was in the file."""
-        return name in self.arrays and (
-            self.size == 0 or len(self.arrays[name]) > 0 or self.arrays[name].ndim == 2
-        )
 
 
 def resolve(fields: Iterable[Field], available: Container[str], where: str) -> dict[str, tuple[str, ...]]:
@@ -124,7 +121,7 @@ def build(
     InputError
         If a block's length varies or if fields of one collection disagree in their lengths.
     """
-    columns = Columns(size)
+    columns = Columns(size, where=where)
     missing = []
     for wanted in fields:
         branches = chosen[wanted.name]

@@ -278,10 +278,11 @@ class WMass(CompiledProcessor):
         return Weights(columns["gen_weight"], columns["n_true"], mass, pdf)
 
 
-def _wrong_block(branch: str, block: Array, expected: int, hint: str) -> InputError:
+def _wrong_block(where: str, branch: str, block: Array, expected: int, hint: str) -> InputError:
     return InputError(
         f"Branch {branch} has {block.shape[1]} weights an event, expected {expected}.",
         code="wrong-block",
+        where=where,
         hint=f"If the file is right, {hint}.",
     )
 

@@ -52,7 +52,7 @@ class Expansion:
     deviations : bool
         Whether the block holds deviations from the nominal rather than full sums.
     variation, block, column : integer arrays, shape (n,)
-        Where a coefficient stands; ``block`` is the flat index over ``block_axes`` in their order.
+        Where a coefficient stands, each place once; ``block`` is the flat index over ``block_axes`` in their order.
     coefficient : array, shape (n,)
         The coefficients that are not zero.
     """
@@ -122,15 +122,13 @@ class Expansion:
         target = np.full(len(self.variations), -1)
         target[rows] = np.arange(len(rows))
         wanted = np.flatnonzero(target[self.variation] >= 0)
-        wanted = wanted[np.argsort(self.block[wanted], kind="stable")]
-        bounds = np.searchsorted(self.block[wanted], np.arange(blocks + 1))
-        for b in range(blocks):
-            here = wanted[bounds[b] : bounds[b + 1]]
-            if len(here):
-                used, local = np.unique(target[self.variation[here]], return_inverse=True)
-                matrix = np.zeros((len(used), sums.shape[2]))
-                np.add.at(matrix, (local, self.column[here]), self.coefficient[here])
-                out[used, b] += matrix @ sums[b].T
+        # column by column in a fixed order, so that a template has the same bits whichever others are asked for
+        wanted = wanted[np.lexsort((self.column[wanted], self.block[wanted]))]
+        place = self.block[wanted] * sums.shape[2] + self.column[wanted]
+        for group in np.split(wanted, np.flatnonzero(np.diff(place)) + 1):
+            if len(group):
+                b, c = self.block[group[0]], self.column[group[0]]
+                out[target[self.variation[group]], b] += self.coefficient[group, np.newaxis] * sums[b, :, c]
         shaped = out.reshape((len(rows), *cells.shape))
         return np.ascontiguousarray(np.moveaxis(shaped, [1 + i for i in front], [1 + a for a in axes]))
 

@@ -46,7 +46,7 @@ def documents(seed: int = 5) -> dict[str, tuple[str, Any]]:
             "momentum_scale",
             {
                 "schema": "binworks.momentum_scale/1",
-                "eta_edges": ETA_48,
+                "eta_edges": list(ETA_48),
                 "data": scale(),
                 "mc": scale(),
                 "covariance": _covariance(rng, 144, 1e-4).tolist(),
@@ -54,14 +54,14 @@ def documents(seed: int = 5) -> dict[str, tuple[str, Any]]:
         ),
         "resolution": (
             "resolution",
-            {"schema": "binworks.resolution/1", "eta_edges": ETA_24, "data": width(), "mc": width()},
+            {"schema": "binworks.resolution/1", "eta_edges": list(ETA_24), "data": width(), "mc": width()},
         ),
         "efficiency_idip": (
             "efficiency",
             {
                 "schema": "binworks.efficiency/1",
                 "step": "idip",
-                "eta_edges": ETA_48,
+                "eta_edges": list(ETA_48),
                 "charges": [-1, 1],
                 "pt_range": [26.0, 56.0],
                 "coefficients": idip.tolist(),
