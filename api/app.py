@@ -28,7 +28,8 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.context.database.close()
 
     app = FastAPI(title="binworks", version=binworks.__version__, description=DESCRIPTION, lifespan=lifespan)
-    problems.install(app)
-    for room in (health, catalogue, jobs, events, histograms, expansions, zarrfiles):
-        app.include_router(room.router)
+    routers = [noun.router for noun in (health, catalogue, jobs, events, histograms, expansions, zarrfiles)]
+    for router in routers:
+        app.include_router(router)
+    problems.install(app, [*app.routes, *(route for router in routers for route in router.routes)])
     return app

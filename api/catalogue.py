@@ -23,7 +23,7 @@ class ProcessorView(BaseModel):
     """A processor: what it computes and what it takes."""
 
     name: str
-    version: str
+    version: int
     summary: str
     options: dict[str, Any] = Field(description="JSON schema of the options.")
     systematics: list[str] = Field(description="Variation groups.")

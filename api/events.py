@@ -19,7 +19,7 @@ from binworks.service.jobs import Jobs
 from binworks.service.model import JobEvent, JobState
 
 POLL = 0.25
-HEARTBEAT = 10.0
+HEARTBEAT = 5.0
 PAGE = 500
 MEDIA_TYPE = "text/event-stream"
 router = APIRouter(prefix="/v1/jobs", tags=["events"], responses=responses(401, 403, 404, 422, 500, 503))
@@ -46,7 +46,7 @@ def events(
 ) -> StreamingResponse:
     """Follow a job; the stream ends after the event of its final state.
 
-    The data of each event is a JSON document (schema `JobEvent`). A comment every ten seconds keeps the line
+    The data of each event is a JSON document (schema `JobEvent`). A comment every five seconds keeps the line
     open.
     """
     finished = context.jobs.get(job, user.sees).state.finished

@@ -14,7 +14,7 @@ from binworks.api import files, snapshots
 from binworks.api.auth import Reader
 from binworks.api.context import Ctx
 from binworks.api.jobs import JobId
-from binworks.api.problems import NotFoundError, responses
+from binworks.api.problems import responses
 from binworks.api.snapshots import Generation, Name
 from binworks.tensors.expansion import Expansion
 
@@ -48,7 +48,7 @@ class ExpansionView(BaseModel):
 def listed(job: JobId, context: Ctx, user: Reader, generation: Generation = None) -> list[ExpansionView]:
     """List the variation groups of a job with their variations and nuisances."""
     snapshot = snapshots.pin(context, user, job, generation)
-    return [ExpansionView.model_validate(_described(expansion)) for expansion in snapshot.expansions()]
+    return [ExpansionView.model_validate(_described(snapshot.expansion(name))) for name in snapshot.groups()]
 
 
 @router.get(
@@ -69,10 +69,7 @@ def coefficients(
     headers = {"ETag": files.strong_etag(job, group, "npz"), "Cache-Control": files.REVALIDATE}
     if files.is_current(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    for expansion in snapshot.expansions():
-        if expansion.group == group:
-            return files.computed(_npz(expansion), NPZ, headers)
-    raise NotFoundError("The job has no such variation group.", code="unknown-systematic", where=group)
+    return files.computed(_npz(snapshot.expansion(group)), NPZ, headers)
 
 
 def _described(expansion: Expansion) -> dict[str, Any]:

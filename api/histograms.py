@@ -20,7 +20,6 @@ from binworks.api.context import Ctx
 from binworks.api.jobs import JobId
 from binworks.api.problems import NotFoundError, responses
 from binworks.api.snapshots import Generation, Name, Snapshot
-from binworks.service.model import Missing
 from binworks.tensors.histogram import Histogram
 
 JSON, NPY, ZIP = "application/json", "application/x-npy", "application/zip"
@@ -52,6 +51,14 @@ class DatasetSums(BaseModel):
     histograms: list[str] = Field(description="`nominal`, and a compact block for each variation group.")
 
 
+class Lacking(BaseModel):
+    """What was left out for good."""
+
+    events: int = Field(description="Of the units left out.")
+    units: list[int]
+    files: list[str] = Field(description="Files that could not be opened.")
+
+
 class SnapshotView(BaseModel):
     """What a snapshot holds and what it lacks."""
 
@@ -60,7 +67,7 @@ class SnapshotView(BaseModel):
     final: bool
     complete: bool = Field(description="Whether every event of the input is in it.")
     fraction: float = Field(description="Part of the events that is in it.")
-    missing: Missing
+    missing: Lacking
     luminosity: float | None = Field(description="1/pb")
     groups: list[str] = Field(description="Variation groups; `/expansions` has their names and coefficients.")
     datasets: list[DatasetSums]
@@ -70,20 +77,17 @@ class SnapshotView(BaseModel):
 def listed(job: JobId, context: Ctx, user: Reader, generation: Generation = None) -> SnapshotView:
     """List the histograms of a snapshot by data set."""
     snapshot = snapshots.pin(context, user, job, generation)
-    manifest = snapshot.manifest()
+    facts = snapshot.facts()
     return SnapshotView(
         job=job,
         generation=snapshot.n,
         final=snapshot.view.final,
         complete=snapshot.view.complete,
         fraction=snapshot.view.fraction,
-        missing=manifest["missing"],
-        luminosity=manifest["luminosity"],
-        groups=manifest["expansions"],
-        datasets=[
-            DatasetSums(**{**_known(entry), "histograms": snapshot.histogram_names(entry["name"])})
-            for entry in manifest["datasets"]
-        ],
+        missing=facts["missing"],
+        luminosity=facts["luminosity"],
+        groups=snapshot.groups(),
+        datasets=[_dataset(snapshot, name) for name in facts["datasets"]],
     )
 
 
@@ -155,8 +159,16 @@ def picture(
     return files.computed(preview.projections(found, title), "image/png", headers)
 
 
-def _known(entry: dict[str, Any]) -> dict[str, Any]:
-    return {field: entry[field] for field in DatasetSums.model_fields if field in entry}
+def _dataset(snapshot: Snapshot, name: str) -> DatasetSums:
+    facts = snapshot.dataset(name)
+    return DatasetSums(
+        name=name,
+        kind=facts["kind"],
+        group=facts["group"],
+        cross_section=facts["cross_section"],
+        counts=facts["counts"],
+        histograms=snapshot.histogram_names(name),
+    )
 
 
 def _provenance(snapshot: Snapshot, dataset: str, name: str) -> dict[str, Any]:

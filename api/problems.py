@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match, Route
 
 from binworks.tensors.errors import (
     BinworksError,
@@ -87,6 +88,7 @@ _STATUS_OF_CODE = {
 _CODE_OF_STATUS = {
     HTTPStatus.NOT_FOUND: "not-found",
     HTTPStatus.METHOD_NOT_ALLOWED: "method-not-allowed",
+    HTTPStatus.NOT_ACCEPTABLE: "not-acceptable",
     HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "range-not-satisfiable",
 }
 _TREE = (ConflictError, RequestError, InputError, PayloadError, PhysicsError, TransientError, BinworksError)
@@ -104,8 +106,9 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def install(app: FastAPI) -> None:
-    """Let every error of the application be answered by a problem document."""
+def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Let every error of the application be answered by a problem document; ``routes`` are all there are."""
+    app.state.routes = routes
     app.add_exception_handler(BinworksError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -183,12 +186,24 @@ def _printable(message: str) -> str:
     return message.encode("utf-8", "backslashreplace").decode()
 
 
-def _http(_request: Request, error: Exception) -> JSONResponse:
+def _http(request: Request, error: Exception) -> JSONResponse:
     error = cast("HTTPException", error)
     status = HTTPStatus(error.status_code)
     code = _CODE_OF_STATUS.get(status, f"http-{status}")
     detail = error.detail if error.detail != status.phrase else status.description or status.phrase
-    return _document(status, detail, code, "RequestError", headers=error.headers)
+    headers = error.headers
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers = {"Allow": ", ".join(_allowed(request))}
+    return _document(status, detail, code, "RequestError", headers=headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Return the methods of all routes at this path; the router knows only those of the first."""
+    methods: set[str] = set()
+    for route in request.app.state.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] != Match.NONE:
+            methods |= route.methods or set()
+    return sorted(methods)
 
 
 def _database(_request: Request, error: Exception) -> JSONResponse:

@@ -44,10 +44,19 @@ class Snapshot:
         """Number of the generation."""
         return self.view.n
 
-    def manifest(self) -> dict[str, Any]:
-        """Return the document that published it."""
-        found: dict[str, Any] = self.context.store.read_json(layout.manifest(self.job, self.n))
-        return found
+    def facts(self) -> dict[str, Any]:
+        """Return what the snapshot says of itself: what it covers, lacks, and how it is normalised."""
+        return self.context.store.attributes(layout.generation(self.job, self.n))
+
+    def dataset(self, name: str) -> dict[str, Any]:
+        """Return what a data set of the snapshot says of itself: kind, cross section, counts.
+
+        Raises
+        ------
+        NotFoundError
+            If there is none of this name.
+        """
+        return self.context.store.attributes(self._prefix(name))
 
     def histogram_names(self, dataset: str) -> list[str]:
         """Return the names of the histograms of a data set.
@@ -55,12 +64,16 @@ class Snapshot:
         Raises
         ------
         NotFoundError
-            If the snapshot has no such data set.
+            If there is no such data set.
         """
-        known = [entry["name"] for entry in self.manifest()["datasets"]]
-        if dataset not in known:
-            raise _absent("data set", dataset, known)
-        return self.context.store.histogram_names(layout.dataset(self.job, self.n, dataset))
+        return self.context.store.histogram_names(self._prefix(dataset))
+
+    def groups(self) -> list[str]:
+        """Return the variation groups that have compact blocks."""
+        store = self.context.store
+        return [
+            name for name in self.facts()["systematics"] if store.exists(layout.expansion(self.job, name))
+        ]
 
     def histogram(self, dataset: str, name: str, variation: str | None = None) -> Histogram:
         """Return stored sums, or the template of a named variation of them.
@@ -73,25 +86,38 @@ class Snapshot:
         known = self.histogram_names(dataset)
         if name not in known:
             raise _absent("histogram", name, known)
-        stored = self.context.store.read_histogram(layout.dataset(self.job, self.n, dataset), name)
+        stored = self._sums(dataset, name)
         if variation is None:
             return stored
-        expansions = [
-            expansion for expansion in self.expansions() if name == NOMINAL and expansion.group in known
-        ]
+        groups = [group for group in self.groups() if group in known] if name == NOMINAL else []
+        expansions = [self.expansion(group) for group in groups]
         for expansion in expansions:
             if variation in expansion.variations:
-                compact = self.context.store.read_histogram(
-                    layout.dataset(self.job, self.n, dataset), expansion.group
-                )
-                values = expansion.expand(stored, compact, [variation])[0]
+                values = expansion.expand(stored, self._sums(dataset, expansion.group), [variation])[0]
                 return Histogram(stored.axes, values, None, {**stored.metadata, "variation": variation})
         raise _absent("variation", variation, [v for expansion in expansions for v in expansion.variations])
 
-    def expansions(self) -> list[Expansion]:
-        """Return how the job's compact blocks expand into named variations."""
-        keys = [layout.expansion(self.job, group) for group in self.manifest()["expansions"]]
-        return [Expansion.from_arrays(*self.context.store.read_arrays(key)) for key in keys]
+    def expansion(self, group: str) -> Expansion:
+        """Return how the compact blocks of a variation group expand into named variations.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such group.
+        """
+        known = self.groups()
+        if group not in known:
+            raise _absent("systematic", group, known)
+        return Expansion.from_arrays(*self.context.store.read_arrays(layout.expansion(self.job, group)))
+
+    def _sums(self, dataset: str, name: str) -> Histogram:
+        return self.context.store.read_histogram(self._prefix(dataset), name)
+
+    def _prefix(self, dataset: str) -> str:
+        known = self.facts()["datasets"]
+        if dataset not in known:
+            raise _absent("data set", dataset, known)
+        return layout.dataset(self.job, self.n, dataset)
 
 
 def pin(context: Context, user: User, job: str, n: int | None) -> Snapshot:

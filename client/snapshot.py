@@ -56,9 +56,10 @@ class Snapshot:
         found = cls(job, contents, transport)
         if not (allow_partial or found.complete):
             lacking = contents["missing"]
-            left_out = f", {lacking['events']} events in {lacking['n_files']} files were left out"
+            units, files = len(lacking["units"]), len(lacking["files"])
+            left_out = f", {units} units ({lacking['events']:,} events) and {files} files were left out"
             raise ConflictError(
-                f"The latest snapshot has {found.fraction:.1%} of the events{left_out if lacking['n_files'] else ''}.",
+                f"The latest snapshot has {found.fraction:.1%} of the events{left_out if units or files else ''}.",
                 code="incomplete",
                 where=f"job {job}",
                 hint="Wait for the end of the job, or say allow_partial=True (--allow-partial).",
