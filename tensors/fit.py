@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from binworks.tensors.errors import RequestError
-from binworks.tensors.fit_model import FitModel, Merge, build
+from binworks.tensors.fit_model import FLOATING, NORM, FitModel, Merge, build
 from binworks.tensors.histogram import Float64
 from binworks.tensors.tensor import Tensor
 
@@ -94,6 +94,12 @@ class FitResult:
     def uncertainties(self) -> Float64:
         """Standard uncertainties after the fit, shape (parameters,); 1 for a nuisance the data know nothing of."""
         return np.sqrt(np.diag(self.covariance))
+
+    @property
+    def floating(self) -> tuple[str, ...]:
+        """Processes whose normalisation was free."""
+        pairs = zip(self.parameters, self.groups, strict=True)
+        return tuple(name.removeprefix(NORM) for name, group in pairs if group == FLOATING)
 
     @property
     def p_value(self) -> float:

@@ -17,6 +17,8 @@ from binworks.tensors.spline import Spline
 from binworks.tensors.tensor import Tensor
 
 MASS_TEMPLATE = re.compile(r"massShiftW(\d+)MeV(Up|Down)?")
+FLOATING, NORM = "floating", "norm_"
+"""Group, and start of the name, of a parameter that is the normalisation of a process."""
 
 
 class Merge:
@@ -121,8 +123,8 @@ def build(tensor: Tensor, merge: Merge, data: Float64 | None, floating: Sequence
     return FitModel(
         spline=Spline(masses),
         templates=merge(templates.sum(axis=1))[:, used],
-        names=("massW", *(f"norm_{process}" for process in floating), *(n.name for n in nuisances)),
-        groups=("mass", *("floating" for _ in floating), *(n.group for n in nuisances)),
+        names=("massW", *(NORM + process for process in floating), *(n.name for n in nuisances)),
+        groups=("mass", *(FLOATING for _ in floating), *(n.group for n in nuisances)),
         constrained=np.array(priors),
         shifts=np.concatenate([np.empty((0, int(used.sum()))), *rows]),
         nominal=nominal[used],
