@@ -85,3 +85,19 @@ def decide(kind: Kind, failures: int, kills: int, policy: Policy, now: float) ->
     if kind == Kind.TRANSIENT and failures - kills >= policy.retries:
         return give_up
     return Again(now + min(policy.backoff * 2.0**failures, MAX_BACKOFF_SECONDS))
+
+
+def lost_fraction(lost_events: int, events: int, unreadable: int, readable: int) -> float:
+    """Return which part of the input is left out.
+
+    Parameters
+    ----------
+    lost_events, events : int
+        Events of units left out, and of all units.
+    unreadable, readable : int
+        Files whose number of events is not known, each taken for an average one, and the others.
+    """
+    if not readable:
+        return 1.0 if unreadable else 0.0
+    unknown = unreadable * max(events / readable, 1.0)
+    return (lost_events + unknown) / max(events + unknown, 1.0)

@@ -140,5 +140,9 @@ class Failure:
         return {"code": self.code, "message": self.message, "where": self.where, "hint": self.hint}
 
 
+class AbandonedError(BaseException):
+    """Nobody waits for this task any more; not an `Exception`, so that no code on the way takes it for one."""
+
+
 Outcome = Receipt | FileFacts | Failure | None
 """None from a `Prepare` that went well."""

@@ -61,6 +61,14 @@ def job(connection: Connection, row: Row[Any], *, now: float, driver_alive: bool
     )
 
 
+def progress(connection: Connection, row: Row[Any], now: float) -> dict[str, Any]:
+    """Return how far a job is, as JSON for its diary."""
+    counts = _total(_datasets(connection, row))
+    rate = _rate(connection, row, counts, now)
+    eta = (counts.events.total - counts.events.done) / rate if rate else None
+    return {"counts": counts.model_dump(mode="json"), "rate": rate, "eta_s": eta}
+
+
 def unit(row: Row[Any]) -> UnitView:
     """Return a unit of work."""
     return UnitView(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import time
-import traceback
 from collections.abc import Callable
 from functools import cache, lru_cache, singledispatch
 
@@ -16,12 +15,10 @@ from binworks.processors import reading, registry
 from binworks.processors.compiled import CompiledProcessor
 from binworks.processors.dataset import Dataset
 from binworks.processors.run import Range, fill_ranges
-from binworks.service import layout
+from binworks.service import failures, layout
 from binworks.service.plan import FileFacts
-from binworks.service.retry import Kind
 from binworks.service.store import Store
 from binworks.service.tasks import (
-    Failure,
     FillUnit,
     IndexFile,
     Merge,
@@ -34,21 +31,9 @@ from binworks.service.tasks import (
 )
 from binworks.service.tree import Sum
 from binworks.tensors.accumulator import Accumulator, ordered_sum
-from binworks.tensors.errors import (
-    BinworksError,
-    ConflictError,
-    InputError,
-    PhysicsError,
-    RequestError,
-    TransientError,
-)
+from binworks.tensors.errors import ConflictError, RequestError, TransientError
 
 Progress = Callable[[int], None]
-TRACEBACK_LENGTH = 8000
-
-
-class AbandonedError(BaseException):
-    """Nobody waits for this task any more; not an `Exception`, so that no code on the way takes it for one."""
 
 
 def run(task: Task, progress: Progress | None = None) -> Outcome:
@@ -59,32 +44,13 @@ def run(task: Task, progress: Progress | None = None) -> Outcome:
     task : Task
         What to do.
     progress : callable, optional
-        Called with the number of events done, now and then; may raise `AbandonedError`.
+        Called with the number of events done, now and then; may raise
+        `binworks.service.tasks.AbandonedError`.
     """
     try:
         return _do(task, progress)
     except Exception as error:  # noqa: BLE001 -- the frontier: whatever it is, it travels as data
-        return failure(error)
-
-
-def failure(error: BaseException) -> Failure:
-    """Return an error as data, sorted by what can be done about it."""
-    told = "".join(traceback.format_exception(error))[-TRACEBACK_LENGTH:]
-    if isinstance(error, BinworksError):
-        return Failure(_kind(error), error.code, error.message, error.where, error.hint, told)
-    message = f"{type(error).__name__}: {error}"[:1000]
-    if isinstance(error, MemoryError):
-        return Failure(Kind.TRANSIENT, "out-of-memory", message, traceback=told)
-    if isinstance(error, OSError):
-        return Failure(Kind.TRANSIENT, "io-error", message, error.filename, traceback=told)
-    hint = "This is a fault of the processor's code; the unit's traceback says where."
-    return Failure(Kind.CODE, "processor-failed", message, hint=hint, traceback=told)
-
-
-def _kind(error: BinworksError) -> Kind:
-    if isinstance(error, TransientError):
-        return Kind.TRANSIENT
-    return Kind.INPUT if isinstance(error, InputError | PhysicsError) else Kind.CODE
+        return failures.of(error)
 
 
 @singledispatch
@@ -188,7 +154,7 @@ def _processor(recipe: Recipe) -> CompiledProcessor:
     found = loaded_code(recipe.processor)
     if found != recipe.code:
         raise ConflictError(
-            f"This worker's code of processor {recipe.processor!r} is {found[:12]}, the job's is {recipe.code[:12]}.",
+            f"This worker's code of {recipe.processor!r} is {found[:12]}, the job's is {recipe.code[:12]}.",
             code="code-differs",
             hint="The code was changed while the service ran: restart it, and submit the job again.",
         )

@@ -1,0 +1,117 @@
+"""A process that is kept alive: started again when it ends, later and later if it ends at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+FIRST_PAUSE = 0.25
+LONGEST_PAUSE = 30.0
+HEALTHY_SECONDS = 10.0
+GRACE_SECONDS = 10.0
+
+
+class Keeper(threading.Thread):
+    """Keeps one process alive, in a process group of its own, until it is stopped.
+
+    The thread is the parent of each process, which dies with it: the kernel's parent-death signal goes by thread.
+
+    Parameters
+    ----------
+    name : str
+        For messages and the log file's name.
+    command : sequence of str
+        What to run.
+    folder : Path
+        Its output is appended to ``<folder>/<name>.out``.
+    environment : mapping
+        Added to this process's.
+    """
+
+    def __init__(
+        self, name: str, command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(name=f"keeper of {name}", daemon=True)
+        self.process_name = name
+        self.command = tuple(command)
+        self.output = folder / f"{name}.out"
+        self.environment = dict(environment or {})
+        self.restarts = 0
+        self.exit_code: int | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        """The process's number, while it lives."""
+        return self._process.pid if self._process is not None and self.alive else None
+
+    def run(self) -> None:
+        """Start the process again and again."""
+        pause = FIRST_PAUSE
+        while True:
+            begun = time.monotonic()
+            with self._lock:
+                if self._stopping.is_set():
+                    return
+                self._process = self._start()
+            self.exit_code = self._process.wait()
+            if self._stopping.is_set():
+                return
+            lived = time.monotonic() - begun
+            pause = FIRST_PAUSE if lived > HEALTHY_SECONDS else min(2 * pause, LONGEST_PAUSE)
+            self.restarts += 1
+            self._stopping.wait(pause)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        child = [sys.executable, "-m", "binworks.deploy.child", str(os.getpid()), *self.command]
+        with self.output.open("ab") as output:
+            return subprocess.Popen(  # noqa: S603  the command is ours
+                child,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.environment},
+                start_new_session=True,
+            )
+
+    def begin_stop(self) -> None:
+        """Ask the process to end, and do not start it again."""
+        self._stopping.set()
+        with self._lock:
+            self._signal(signal.SIGTERM)
+
+    def stop(self, grace: float = GRACE_SECONDS) -> None:
+        """End the process, by force if it takes longer than ``grace`` seconds; returns when it has ended."""
+        self.begin_stop()
+        self.join(grace)
+        if self.is_alive():
+            self._signal(signal.SIGKILL)
+            self.join()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+
+
+def stop_all(keepers: Sequence[Keeper]) -> None:
+    """End processes, all at the same time."""
+    for keeper in keepers:
+        keeper.begin_stop()
+    for keeper in keepers:
+        keeper.stop()

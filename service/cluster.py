@@ -1,0 +1,223 @@
+"""The one file that speaks to Dask: it sends a task to some worker and brings back its outcome, or says it was lost.
+
+Everything here may fail at any moment and nothing is kept here: the ledger knows what is done. When the
+scheduler is gone, what was under way is `LostError`, and the cluster connects again for as long as it
+lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import traceback
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from distributed import Client, get_worker
+from distributed.client import FutureCancelledError
+from distributed.scheduler import KilledWorker
+
+from binworks.service.retry import Kind
+from binworks.service.tasks import AbandonedError, Failure, Outcome, Task
+
+TOPIC = "binworks"
+CONNECT_SECONDS = 5.0
+HEARTBEAT_SECONDS = 1.0
+SILENCE_SECONDS = 20.0
+RESTART_SECONDS = 30.0
+CANCELLED_ON_WORKER = ("cancelled", "resumed")
+
+log = logging.getLogger(__name__)
+
+
+class LostError(Exception):
+    """The task is lost through no fault of its own; whoever wants it must ask again.
+
+    Parameters
+    ----------
+    with_worker : bool
+        Whether a worker died that held it, but had not begun it.
+    """
+
+    def __init__(self, *, with_worker: bool) -> None:
+        super().__init__("lost with a worker" if with_worker else "lost with the scheduler")
+        self.with_worker = with_worker
+
+
+class Cluster:
+    """The workers behind one scheduler; use within ``async with cluster.connected()``.
+
+    Parameters
+    ----------
+    address : str
+        Of the scheduler.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.threads = 0
+        self._client: Client | None = None
+        self._lost: asyncio.Future[None] | None = None
+        self._begun: dict[str, tuple[str, float]] = {}
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[Cluster]:
+        """Keep a connection for as long as the block runs; it may come late, and come back."""
+        keeper = asyncio.create_task(self._keep(), name="cluster")
+        try:
+            yield self
+        finally:
+            keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeper
+
+    async def run(
+        self, task: Task, key: tuple[str, ...], *, seconds: float, priority: float = 0.0
+    ) -> Outcome:
+        """Do a task on some worker.
+
+        Parameters
+        ----------
+        task : Task
+            Small.
+        key : tuple of str
+            Kind of task first, a token that is never used again last.
+        seconds : float
+            After this time of running it is given up and its worker is restarted.
+        priority : float
+            Larger ones run first.
+
+        Raises
+        ------
+        LostError
+            If the scheduler is not there or goes away, or a worker dies that had not begun it.
+        """
+        client, lost = self._client, self._lost
+        if client is None or lost is None:
+            raise LostError(with_worker=False)
+        future = client.submit(execute, task, key[-1], key=key, priority=priority, retries=0, pure=False)
+        result = asyncio.create_task(_result(future))
+        try:
+            return await self._wait(result, lost, key[-1], seconds)
+        finally:
+            # not cancelled: futures gathered together share one request, and would all be cancelled with it
+            result.add_done_callback(_retrieve)
+            future.release()
+            self._begun.pop(key[-1], None)
+
+    def worker(self, token: str) -> str | None:
+        """Return the address of the worker that has begun a task."""
+        return self._begun[token][0] if token in self._begun else None
+
+    async def _wait(
+        self, result: asyncio.Task[Outcome], lost: asyncio.Future[None], token: str, seconds: float
+    ) -> Outcome:
+        events: set[asyncio.Future[Any]] = {result, lost}
+        while not result.done():
+            await asyncio.wait(events, timeout=HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if lost.done():
+                raise LostError(with_worker=False)
+            if token in self._begun and time.monotonic() - self._begun[token][1] > seconds:
+                return await self._give_up(token, seconds)
+        error = None if result.cancelled() else result.exception()
+        if error is None and not result.cancelled():
+            return result.result()
+        if isinstance(error, KilledWorker):
+            if token not in self._begun:
+                raise LostError(with_worker=True)
+            return _killed(error)
+        if error is None or isinstance(error, FutureCancelledError | OSError | TimeoutError | AbandonedError):
+            raise LostError(with_worker=False)
+        return Failure(
+            Kind.CODE,
+            "worker-broken",
+            f"{type(error).__name__}: {error}",
+            hint="Workers must have the same version of binworks and its libraries as the service.",
+            traceback="".join(traceback.format_exception(error)),
+        )
+
+    async def _give_up(self, token: str, seconds: float) -> Failure:
+        """Restart a worker that hangs: a thread cannot be stopped otherwise."""
+        address = self._begun[token][0]
+        log.warning(
+            "a task ran for more than %.0f s, its worker is restarted", seconds, extra={"worker": address}
+        )
+        if self._client is not None:
+            with contextlib.suppress(OSError, TimeoutError):
+                await self._client.restart_workers([address], timeout=RESTART_SECONDS, raise_for_error=False)
+        return Failure(
+            Kind.TRANSIENT,
+            "timed-out",
+            f"It ran for more than {seconds:.0f} s on {address}.",
+            hint="A file server may hang, or the unit is too large: see unit_timeout and unit_events.",
+        )
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                async with Client(
+                    self.address, asynchronous=True, timeout=CONNECT_SECONDS, set_as_default=False
+                ) as client:
+                    await self._watch(client)
+            except (OSError, TimeoutError) as error:
+                log.info("no scheduler at %s: %s", self.address, error)
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    async def _watch(self, client: Client) -> None:
+        """Look after a connection until it breaks."""
+        client.subscribe_topic(TOPIC, self._note_begun)
+        self._lost = asyncio.get_running_loop().create_future()
+        self._client = client
+        log.info("connected to %s", self.address)
+        try:
+            while client.status == "running":
+                nthreads = await asyncio.wait_for(client.nthreads(), SILENCE_SECONDS)
+                self.threads = sum(nthreads.values())
+                await asyncio.sleep(HEARTBEAT_SECONDS)
+        finally:
+            log.warning("the connection to %s is gone", self.address)
+            self.threads = 0
+            self._client = None
+            self._lost.set_result(None)
+
+    async def _note_begun(self, event: tuple[float, dict[str, Any]]) -> None:
+        _, message = event
+        self._begun[message["token"]] = (message["worker"], time.monotonic())
+
+
+async def _result(future: Any) -> Outcome:
+    outcome: Outcome = await future
+    return outcome
+
+
+def _retrieve(result: asyncio.Task[Outcome]) -> None:
+    if not result.cancelled():
+        result.exception()
+
+
+def _killed(error: KilledWorker) -> Failure:
+    return Failure(
+        Kind.KILLED,
+        "worker-died",
+        f"The worker at {error.last_worker.address} died while it ran this.",
+        hint="It may need more memory than a worker has, or crash in compiled code: see the worker's log.",
+    )
+
+
+def execute(task: Task, token: str) -> Outcome:
+    """Do a task, on a worker; stop when nobody wants it any more."""
+    from binworks.service.worker import run  # numba, uproot and coffea: on workers only
+
+    worker = get_worker()
+    key = worker.get_current_task()
+    worker.log_event(TOPIC, {"token": token, "worker": worker.address})
+
+    def progress(_events: int) -> None:
+        state = worker.state.tasks.get(key)
+        if state is None or state.state in CANCELLED_ON_WORKER:
+            raise AbandonedError
+
+    return run(task, progress)

@@ -1,0 +1,307 @@
+"""The conduct of one job, from its request to its last snapshot.
+
+Every step may be cut short at any moment and be taken again by another driver: each first looks what is
+there already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+from binworks.processors.dataset import Dataset
+from binworks.service import failures, layout, plan
+from binworks.service.cluster import LostError
+from binworks.service.fairshare import Share
+from binworks.service.indexing import index
+from binworks.service.ledger import Settled
+from binworks.service.model import JobState, ResolvedJob, Skip, UnitState
+from binworks.service.publishing import Publisher
+from binworks.service.retry import Kind, decide, lost_fraction
+from binworks.service.rim import (
+    BYSTANDER_LIMIT,
+    UNLUCKY,
+    CancelledByUserError,
+    JobFailedError,
+    Rim,
+    succeeded,
+    token,
+)
+from binworks.service.tasks import Failure, FillUnit, Merge, Outcome, Prepare, Receipt, Recipe
+from binworks.service.tree import Node
+from binworks.service.units import Status
+from binworks.service.work import Work, Workload, from_rows
+
+PROGRESS_SECONDS = 1.0
+SNAPSHOT_SHARE = 5.0
+"""Snapshots take a fifth of the time at most: if one takes long, the next comes later."""
+
+log = logging.getLogger(__name__)
+
+
+class Conduct:
+    """One job under way.
+
+    Parameters
+    ----------
+    rim : Rim
+        The world.
+    job : str
+        Its id.
+    """
+
+    def __init__(self, rim: Rim, job: str) -> None:
+        self.rim = rim
+        self.job = job
+        self.changed = asyncio.Event()
+        self.workload: Workload | None = None
+        self._merging: set[tuple[str, Node]] = set()
+        self._failure: Failure | None = None
+        self._news = 0
+
+    async def run(self) -> None:
+        """Bring the job to its end.
+
+        Raises
+        ------
+        JobFailedError
+            If it cannot succeed.
+        CancelledByUserError
+            If it is to be cancelled.
+        """
+        row, resolved = await self.rim.call(self.rim.ledger.load, self.job)
+        self._remember(row, resolved)
+        if row.state == JobState.QUEUED:
+            await self._move(JobState.RUNNING, "taken up")
+        await self._prepare()
+        if not row.planned:
+            await self._plan()
+        workload = await self._load()
+        await self._fill(workload)
+        await self._move(JobState.FINALIZING, "all units are settled")
+        await self.publisher.publish(workload, final=True)
+        await self._move(JobState.SUCCEEDED, "the last snapshot is published")
+
+    def _remember(self, row: Any, resolved: ResolvedJob) -> None:
+        self.resolved = resolved
+        self.priority: int = row.priority
+        self.created: float = row.created
+        self.state = JobState(row.state)
+        self.skip = resolved.request.on_error.skip if isinstance(resolved.request.on_error, Skip) else None
+        self.recipe = Recipe(
+            processor=resolved.request.processor,
+            code=resolved.code,
+            options=json.dumps(resolved.options, sort_keys=True),
+            corrections=resolved.corrections,
+            corrections_digest=resolved.corrections_digest,
+            systematics=resolved.systematics,
+        )
+        self.publisher = Publisher(self.rim, self.job, resolved, self.recipe)
+
+    async def _move(self, state: JobState, why: str) -> None:
+        if self.state == JobState.FINALIZING and state == JobState.FINALIZING:
+            return
+        if not await self.rim.call(self.rim.ledger.move, self.job, state, why):
+            raise CancelledByUserError
+        self.state = state
+        log.info("%s: %s", state, why, extra={"job": self.job})
+
+    async def _prepare(self) -> None:
+        document = {"job": self.job, **self.resolved.model_dump(mode="json")}
+        await asyncio.to_thread(self.rim.store.create_json, layout.description(self.job), document)
+        task = Prepare(self.rim.settings.store_url, self.job, self.recipe)
+        outcome = await self.rim.task(task, "prepare", self.job, seconds=self.rim.settings.unit_timeout)
+        succeeded(outcome, type(None))
+
+    async def _plan(self) -> None:
+        files = await index(self.rim, self.job, self.resolved.datasets, skip=self.skip is not None)
+        units = plan.cut(files.readable, self.resolved.unit_events)
+        recipes = {dataset.name: self._facts(dataset) for dataset in self.resolved.datasets}
+        names = [plan.partial_name(recipes[unit.dataset], unit.pieces) for unit in units]
+        readable = sum(len(found) for found in files.readable.values())
+        events = sum(unit.events for unit in units)
+        self._check_lost(lost_fraction(0, events, len(files.unreadable), readable))
+        document = {"job": self.job, "units": plan.document(units), "unreadable": files.unreadable}
+        await asyncio.to_thread(self.rim.store.create_json, layout.plan(self.job), document)
+        await self.rim.call(self.rim.ledger.write_plan, self.job, units, names, files.unreadable)
+        log.info("planned %d units, %d events", len(units), events, extra={"job": self.job})
+
+    def _facts(self, dataset: Dataset) -> dict[str, Any]:
+        """Return what decides the bits of a partial: the recipe and what the data set is, not how it is scaled."""
+        described = dataset.model_dump(mode="json", exclude={"files", "cross_section", "group"})
+        return {**self.recipe.facts(), "dataset": described}
+
+    def _check_lost(self, fraction: float) -> None:
+        if self.skip is not None and fraction > self.skip:
+            raise JobFailedError(
+                Failure(
+                    Kind.INPUT,
+                    "too-much-missing",
+                    f"{fraction:.1%} of the events are missing, and the job may leave out {self.skip:.1%}.",
+                    hint="The job's missing files say why; repair them, or allow more.",
+                )
+            )
+
+    async def _load(self) -> Workload:
+        row, _ = await self.rim.call(self.rim.ledger.load, self.job)
+        await self.rim.call(self.rim.ledger.recall, self.job)
+        self.publisher.unreadable = row.unreadable
+        works = from_rows(await self.rim.call(self.rim.ledger.units, self.job))
+        sums = await self.rim.call(self.rim.ledger.sums, self.job)
+        self.datasets = {dataset.name: dataset for dataset in self.resolved.datasets}
+        self.readable = sum(len(dataset.files) for dataset in self.resolved.datasets) - len(row.unreadable)
+        await self.publisher.tidy()
+        self.workload = Workload(list(self.datasets), works, sums)
+        return self.workload
+
+    # units
+
+    def share(self, now: float) -> Share:
+        """Return what the job wants of the workers."""
+        waiting, in_flight = (
+            (0, 0) if self.workload is None else (self.workload.waiting(now), len(self.workload.running))
+        )
+        return Share(self.job, self.priority, self.created, in_flight, waiting)
+
+    async def begin(self, count: int) -> list[Work]:
+        """Take the next units and write down that they begin; none if the job has ended."""
+        if self.workload is None:
+            return []
+        begun = self.workload.begin(token() for _ in range(count))
+        written = await self.rim.call(self.rim.ledger.start, self.job, [work.status for work in begun])
+        return begun if written else []
+
+    async def attempt(self, work: Work, rank: int) -> Settled:
+        """Run a unit and return how that ended.
+
+        Parameters
+        ----------
+        work : Work
+            Begun.
+        rank : int
+            Units of this job that are in flight before it: the job with fewer goes first.
+        """
+        status, name = work.status, str(work.status.token)
+        dataset = self.datasets[work.dataset]
+        files = tuple(dict.fromkeys(piece.path for piece in work.pieces))
+        task = FillUnit(
+            self.rim.settings.store_url,
+            self.recipe,
+            dataset.model_copy(update={"files": files}).model_dump_json(),
+            work.pieces,
+            work.partial,
+        )
+        key = ("unit", self.job, str(status.unit), name)
+        outcome: Outcome
+        try:
+            seconds = self.rim.settings.unit_timeout
+            outcome = await self.rim.cluster.run(
+                task, key, seconds=seconds, priority=-rank / 2.0**self.priority
+            )
+        except LostError as lost:
+            work.bystander += lost.with_worker
+            outcome = UNLUCKY if work.bystander >= BYSTANDER_LIMIT else None
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the unit must not stay under way
+            outcome = failures.of(error)
+        return self._settled(work, name, outcome)
+
+    def _settled(self, work: Work, name: str, outcome: Outcome) -> Settled:
+        status = work.status
+        after: Status | None
+        if isinstance(outcome, Receipt):
+            after = status.finished(name)
+        elif isinstance(outcome, Failure):
+            policy = self.rim.policy(skip=self.skip is not None)
+            decision = decide(outcome.kind, status.failures, status.kills, policy, self.rim.clock())
+            after = status.failed(name, outcome.kind, decision)
+        else:
+            outcome, after = None, status.recalled()
+        if after is None:
+            raise RuntimeError(
+                f"unit {status.unit} of job {self.job} settled an attempt that is not the present one"
+            )
+        return Settled(self.job, name, after, work.dataset, outcome, self.rim.cluster.worker(name))
+
+    def settle(self, settled: Settled) -> None:
+        """Take note of how an attempt ended, once it is written down."""
+        if self.workload is None:
+            return
+        receipt = settled.outcome if isinstance(settled.outcome, Receipt) else None
+        self.workload.end(settled.after, receipt)
+        if isinstance(settled.outcome, Failure) and settled.after.state == UnitState.FAILED:
+            self._failure = self._failure or settled.outcome
+        self._news += 1
+        self.changed.set()
+
+    # sums and snapshots
+
+    async def _fill(self, workload: Workload) -> None:
+        """Wait until all units are settled and summed; meanwhile tell progress and publish snapshots."""
+        settled = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tell_progress(settled))
+            group.create_task(self._stream(workload, settled))
+            while True:
+                self._check(workload)
+                self._merge_ready(workload, group)
+                if workload.settled:
+                    break
+                await self.changed.wait()
+                self.changed.clear()
+            settled.set()
+
+    def _check(self, workload: Workload) -> None:
+        """End the job if a unit failed for good, or too many are left out."""
+        if self._failure is not None:
+            raise JobFailedError(self._failure)
+        lost = sum(work.events for work in workload.skipped())
+        if lost:
+            unreadable = len(self.publisher.unreadable)
+            self._check_lost(lost_fraction(lost, workload.events, unreadable, self.readable))
+
+    def _merge_ready(self, workload: Workload, group: asyncio.TaskGroup) -> None:
+        for dataset, tree in workload.trees.items():
+            for node, names in tree.ready():
+                if (dataset, node) not in self._merging:
+                    self._merging.add((dataset, node))
+                    group.create_task(self._merge(workload, dataset, node, names))
+
+    async def _merge(self, workload: Workload, dataset: str, node: Node, names: tuple[str, ...]) -> None:
+        name = plan.merged_name(names)
+        task = Merge(self.rim.settings.store_url, name, names)
+        seconds = self.rim.settings.unit_timeout
+        outcome = await self.rim.task(task, "merge", self.job, dataset, *map(str, node), seconds=seconds)
+        digest = succeeded(outcome, Receipt).digest
+        await self.rim.call(self.rim.ledger.merged, self.job, dataset, node, name, digest)
+        workload.trees[dataset].stored[node] = name
+        self.changed.set()
+
+    async def _tell_progress(self, settled: asyncio.Event) -> None:
+        told = -1
+        while not await _within(settled, PROGRESS_SECONDS):
+            if self._news != told:
+                told = self._news
+                await self.rim.call(self.rim.ledger.progress, self.job)
+        await self.rim.call(self.rim.ledger.progress, self.job)
+
+    async def _stream(self, workload: Workload, settled: asyncio.Event) -> None:
+        """Publish a snapshot now and then, if there is something new."""
+        published, pause = 0, self.rim.settings.snapshot_seconds
+        while not await _within(settled, pause):
+            done = len(workload.done())
+            if done > published:
+                begin = self.rim.clock()
+                await self.publisher.publish(workload, final=False)
+                published = done
+                pause = max(self.rim.settings.snapshot_seconds, SNAPSHOT_SHARE * (self.rim.clock() - begin))
+
+
+async def _within(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event, not longer than this; return whether it came."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,254 @@
+"""The driver: takes up jobs, shares the workers among them, writes down what comes back. One is active at a time.
+
+It may be killed at any moment: all it knows is in the ledger, and the next one goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+from sqlalchemy.exc import OperationalError
+
+from binworks.service import failures, fairshare, lease, logs
+from binworks.service.cluster import Cluster
+from binworks.service.conduct import Conduct
+from binworks.service.database import Database
+from binworks.service.lease import LeaseLostError
+from binworks.service.ledger import Ledger, Settled
+from binworks.service.model import JobState
+from binworks.service.retry import Again, Kind, decide
+from binworks.service.rim import CancelledByUserError, JobFailedError, Rim
+from binworks.service.settings import Settings
+from binworks.service.store import Store
+from binworks.service.tasks import Failure
+from binworks.service.work import Work
+
+POLL_SECONDS = 0.25
+PATIENCE_SECONDS = 5.0
+NO_WORKERS = "No worker is connected; the job goes on when there is one."
+
+log = logging.getLogger(__name__)
+
+
+class Driver:
+    """Conducts all jobs.
+
+    Parameters
+    ----------
+    rim : Rim
+        The world.
+    """
+
+    def __init__(self, rim: Rim) -> None:
+        self.rim = rim
+        self.conducts: dict[str, Conduct] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._attempts: dict[str, set[asyncio.Task[None]]] = {}
+        self._outcomes: asyncio.Queue[tuple[Conduct, Settled]] = asyncio.Queue()
+        self._wake = asyncio.Event()
+        self._noted: dict[str, str | None] = {}
+
+    async def run(self) -> None:
+        """Wait for the lease, then work for ever.
+
+        Raises
+        ------
+        LeaseLostError
+            If another driver takes over.
+        """
+        holder, seconds = lease.identity(), self.rim.settings.lease_seconds
+        while not await self.rim.call(self.rim.ledger.take_over, holder, seconds):
+            await asyncio.sleep(POLL_SECONDS)
+        log.info("%s is the driver", holder)
+        try:
+            async with self.rim.cluster.connected(), asyncio.TaskGroup() as group:
+                for loop in (self._renew, self._poll, self._dispatch, self._settle, self._tell_notes):
+                    group.create_task(loop())
+        finally:
+            await self._end_all()
+
+    async def give_back(self) -> None:
+        """Let another driver start at once."""
+        await self.rim.call(self.rim.ledger.renew, 0.0)
+
+    async def _renew(self) -> None:
+        seconds = self.rim.settings.lease_seconds
+        while True:
+            await asyncio.sleep(seconds / 4)
+            await self.rim.call(self.rim.ledger.renew, seconds)
+
+    # jobs
+
+    async def _poll(self) -> None:
+        while True:
+            for job, state in await self.rim.call(self.rim.ledger.active):
+                if state == JobState.CANCELLING:
+                    await self._end(job)
+                    await self.rim.call(self.rim.ledger.move, job, JobState.CANCELLED, "asked for")
+                elif job not in self._tasks:
+                    self._tasks[job] = asyncio.create_task(self._conduct(job), name=f"job {job}")
+            for job in [job for job, task in self._tasks.items() if task.done()]:
+                await self._finish(job)
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _finish(self, job: str) -> None:
+        task = self._tasks[job]
+        await self._end(job)
+        if not task.cancelled():
+            task.result()  # what is raised here ends the driver
+
+    async def _end(self, job: str) -> None:
+        """Stop all that is under way for a job."""
+        self.conducts.pop(job, None)
+        self._noted.pop(job, None)
+        task = self._tasks.pop(job, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await self._stop_attempts(job)
+
+    async def _end_all(self) -> None:
+        for job in list(self._tasks):
+            await self._end(job)
+
+    async def _conduct(self, job: str) -> None:
+        """Bring a job to its end; begin anew where a disk or the database failed for a while."""
+        tries = 0
+        while True:
+            conduct = self.conducts[job] = Conduct(self.rim, job)
+            try:
+                await conduct.run()
+            except Exception as error:  # noqa: BLE001 -- a fault in one job must not end the others
+                cause = _leaf(error)
+            else:
+                return
+            await self._stop_attempts(job)
+            if isinstance(cause, LeaseLostError):
+                raise cause
+            if isinstance(cause, CancelledByUserError):
+                return  # the next poll sees to it
+            failure = cause.failure if isinstance(cause, JobFailedError) else _of(cause)
+            decision = decide(failure.kind, tries, 0, self.rim.policy(skip=False), self.rim.clock())
+            log.warning("%s", failure.message, extra={"job": job, "code": failure.code}, exc_info=cause)
+            if isinstance(cause, JobFailedError) or not isinstance(decision, Again):
+                await self.rim.call(self.rim.ledger.move, job, JobState.FAILED, failure.code, failure)
+                return
+            tries += 1
+            await asyncio.sleep(max(0.0, decision.at - self.rim.clock()))
+
+    async def _stop_attempts(self, job: str) -> None:
+        attempts = self._attempts.pop(job, set())
+        for attempt in attempts:
+            attempt.cancel()
+        await asyncio.gather(*attempts, return_exceptions=True)
+
+    # units
+
+    async def _dispatch(self) -> None:
+        """Start units as workers come free, by fair share over all jobs."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+            self._wake.clear()
+            now = self.rim.clock()
+            conducts = {
+                job: conduct for job, conduct in self.conducts.items() if conduct.workload is not None
+            }
+            shares = [conduct.share(now) for conduct in conducts.values()]
+            chosen = Counter(fairshare.choose(shares, self.rim.cluster.threads))
+            ranks = {share.job: share.in_flight for share in shares}
+            for job, count in chosen.items():
+                begun = await conducts[job].begin(count)
+                if self.conducts.get(job) is conducts[job]:
+                    for rank, work in enumerate(begun, ranks[job]):
+                        self._attempt(conducts[job], work, rank)
+
+    def _attempt(self, conduct: Conduct, work: Work, rank: int) -> None:
+        async def attempt() -> None:
+            await self._outcomes.put((conduct, await conduct.attempt(work, rank)))
+
+        attempts = self._attempts.setdefault(conduct.job, set())
+        task = asyncio.create_task(attempt(), name=f"unit {conduct.job}/{work.status.unit}")
+        attempts.add(task)
+        task.add_done_callback(attempts.discard)
+
+    async def _settle(self) -> None:
+        """Write down outcomes as they come, all that are there in one transaction."""
+        while True:
+            batch = [await self._outcomes.get()]
+            while not self._outcomes.empty():
+                batch.append(self._outcomes.get_nowait())
+            taken = await self.rim.call(self.rim.ledger.settle, [settled for _, settled in batch])
+            for (conduct, settled), accepted in zip(batch, taken, strict=True):
+                about = {"job": settled.job, "unit": settled.after.unit, "worker": settled.worker}
+                if isinstance(settled.outcome, Failure):
+                    log.warning("%s", settled.outcome.message, extra={**about, "code": settled.outcome.code})
+                if not accepted:
+                    log.warning("a late twin is ignored", extra=about)
+                elif self.conducts.get(conduct.job) is conduct:
+                    conduct.settle(settled)
+            self._wake.set()
+
+    async def _tell_notes(self) -> None:
+        """Say so when jobs cannot get on for want of workers."""
+        seen = self.rim.clock()
+        while True:
+            await asyncio.sleep(1.0)
+            seen = self.rim.clock() if self.rim.cluster.threads else seen
+            note = NO_WORKERS if self.rim.clock() - seen > PATIENCE_SECONDS else None
+            for job in list(self._tasks):
+                if self._noted.get(job) != note:
+                    self._noted[job] = note
+                    await self.rim.call(self.rim.ledger.note, job, note)
+
+
+def _leaf(error: BaseException) -> BaseException:
+    """Return what went wrong first, out of the groups that task groups wrap it into."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _of(error: BaseException) -> Failure:
+    if isinstance(error, OperationalError):
+        return Failure(Kind.TRANSIENT, "database-failed", f"The job database does not answer: {error.orig}.")
+    return failures.of(error)
+
+
+async def run(settings: Settings) -> None:
+    """Be the driver of a home until a signal comes."""
+    database = Database(settings.database_url)
+    database.create_tables()
+    store = Store.open(settings.store_url)
+    store.remove_stale_drafts()
+    ledger = Ledger(database)
+    driver = Driver(Rim(settings, ledger, store, Cluster(settings.scheduler), time.time))
+    working = asyncio.create_task(driver.run(), name="driver")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, working.cancel)
+    try:
+        await working
+    except asyncio.CancelledError:
+        await driver.give_back()
+    finally:
+        database.close()
+
+
+def main() -> None:
+    """Start the driver: ``python -m binworks.service.driver --home FOLDER``."""
+    parser = argparse.ArgumentParser(description="Conduct the jobs of a service.")
+    parser.add_argument("--home", type=Path, required=True, help="folder of the service")
+    settings = Settings.load(parser.parse_args().home)
+    logs.to_file(settings.logs / "driver.log")
+    asyncio.run(run(settings))
+
+
+if __name__ == "__main__":
+    main()

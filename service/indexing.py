@@ -1,0 +1,123 @@
+"""What the files of a job hold: from the file index where they are known, else by opening them, once, on a worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from binworks.processors.dataset import Dataset
+from binworks.service.ledger import FileKey
+from binworks.service.model import MissingFile, Problem
+from binworks.service.plan import FileFacts
+from binworks.service.retry import Kind
+from binworks.service.rim import JobFailedError, Rim, succeeded
+from binworks.service.tasks import Failure, IndexFile
+
+FILES_AT_ONCE = 16
+
+
+@dataclass
+class Index:
+    """The files of a job by data set, in their order, and those that cannot be read."""
+
+    readable: dict[str, list[FileFacts]] = field(default_factory=dict)
+    unreadable: list[dict[str, Any]] = field(default_factory=list)
+
+
+async def index(rim: Rim, job: str, datasets: Sequence[Dataset], *, skip: bool) -> Index:
+    """Return what the files hold.
+
+    Parameters
+    ----------
+    rim : Rim
+        The world.
+    job : str
+        For the names of tasks.
+    datasets : sequence of Dataset
+        All of the job.
+    skip : bool
+        Whether unreadable files are noted; otherwise the first one ends the job.
+
+    Raises
+    ------
+    JobFailedError
+        Naming the file.
+    """
+    paths = list(dict.fromkeys(path for dataset in datasets for path in dataset.files))
+    keys = await asyncio.to_thread(_keys, paths)
+    found: dict[str, FileFacts | Failure] = dict(await rim.call(rim.ledger.indexed, list(keys.values())))
+    fresh = [path for path in paths if path not in found]
+    found |= await _open_all(rim, job, fresh, skip=skip)
+    entries = [
+        (keys[path], facts) for path in fresh if isinstance(facts := found[path], FileFacts) and path in keys
+    ]
+    await rim.call(rim.ledger.index, entries)
+    return _sorted(datasets, found)
+
+
+async def _open_all(
+    rim: Rim, job: str, paths: Sequence[str], *, skip: bool
+) -> dict[str, FileFacts | Failure]:
+    """Open files, some at a time; a failure ends it all unless files may be skipped."""
+    found: dict[str, FileFacts | Failure] = {}
+    coming = iter(paths)
+
+    async def open_some() -> None:
+        for path in coming:
+            outcome = await rim.task(IndexFile(path), "index", job, seconds=rim.settings.index_timeout)
+            if isinstance(outcome, Failure) and outcome.kind == Kind.INPUT and skip:
+                found[path] = outcome
+            else:
+                found[path] = succeeded(outcome, FileFacts)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(FILES_AT_ONCE):
+            group.create_task(open_some())
+    return found
+
+
+def _keys(paths: Iterable[str]) -> dict[str, FileKey]:
+    """Return what tells a local file from a later one of the same path; others are opened for each job."""
+    keys = {}
+    for path in paths:
+        try:
+            found = Path(path).stat()
+        except OSError:  # the worker says what is wrong with it; or it is not a local file
+            continue
+        keys[path] = FileKey(path, found.st_size, found.st_mtime_ns)
+    return keys
+
+
+def _sorted(datasets: Sequence[Dataset], found: dict[str, FileFacts | Failure]) -> Index:
+    result = Index()
+    for dataset in datasets:
+        result.readable[dataset.name] = mine = []
+        for path in dataset.files:
+            facts = found[path]
+            if isinstance(facts, FileFacts):
+                mine.append(facts)
+            else:
+                error = Problem.model_validate(facts.problem())
+                missing = MissingFile(path=path, dataset=dataset.name, error=error)
+                result.unreadable.append(missing.model_dump(mode="json"))
+        _refuse_twins(dataset.name, mine)
+    return result
+
+
+def _refuse_twins(dataset: str, files: Sequence[FileFacts]) -> None:
+    seen: dict[tuple[str, int], str] = {}
+    for file in files:
+        other = seen.setdefault((file.uuid, file.size), file.path)
+        if other != file.path:
+            raise JobFailedError(
+                Failure(
+                    Kind.INPUT,
+                    "duplicate-file",
+                    f"It is the same file as {other}: the events of data set {dataset!r} would count twice.",
+                    where=file.path,
+                    hint="List each file once.",
+                )
+            )

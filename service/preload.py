@@ -1,0 +1,30 @@
+"""What a worker imports before it takes work (``--preload binworks.service.preload``).
+
+The processors are loaded here, and the digest of their code is taken at the same moment: a worker that outlives a change
+of the files on disk then refuses jobs of the new code, instead of giving them old results.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from binworks.service.environment import KERNEL_CACHE, WORKER, kernel_cache
+
+log = logging.getLogger("distributed.binworks")
+
+
+def dask_setup(_worker: Any) -> None:
+    """Prepare this process."""
+    for name, value in WORKER.items():
+        os.environ.setdefault(name, value)
+    os.environ[KERNEL_CACHE] = str(kernel_cache(os.environ.get(KERNEL_CACHE)))
+    from binworks.processors import registry
+    from binworks.service.worker import loaded_code
+
+    for name in registry.names():
+        try:
+            loaded_code(name)
+        except Exception:
+            log.warning("the processor %s cannot be loaded", name, exc_info=True)

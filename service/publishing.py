@@ -1,0 +1,95 @@
+"""Publishing a snapshot: workers write the data sets; then come metadata, manifest, and the ledger's row.
+
+Until the manifest is there the snapshot does not exist, and its number is never used for another attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from binworks.service import layout, snapshot
+from binworks.service.model import ResolvedJob
+from binworks.service.rim import Rim, succeeded
+from binworks.service.snapshot import Cut
+from binworks.service.tasks import Receipt, Recipe, WriteDataset
+from binworks.service.work import Workload, sum_counts
+
+log = logging.getLogger(__name__)
+
+
+class Publisher:
+    """Publishes the snapshots of one job.
+
+    Parameters
+    ----------
+    rim : Rim
+        The world.
+    job : str
+        Its id.
+    resolved : ResolvedJob
+        What it is to do.
+    recipe : Recipe
+        For the shapes of data sets that have no events yet.
+    """
+
+    def __init__(self, rim: Rim, job: str, resolved: ResolvedJob, recipe: Recipe) -> None:
+        self.rim = rim
+        self.job = job
+        self.resolved = resolved
+        self.recipe = recipe
+        self.unreadable: Sequence[dict[str, Any]] = ()
+
+    async def tidy(self) -> None:
+        """Finish or remove what an earlier driver left half published."""
+        for n in await self.rim.call(self.rim.ledger.unpublished, self.job):
+            if self.rim.store.exists(layout.manifest(self.job, n)):
+                document = self.rim.store.read_json(layout.manifest(self.job, n))
+                await self.rim.call(self.rim.ledger.publish, self.job, n, document["row"])
+            else:
+                await asyncio.to_thread(self.rim.store.remove, layout.generation(self.job, n))
+
+    async def publish(self, workload: Workload, *, final: bool) -> None:
+        """Publish what is there now.
+
+        Raises
+        ------
+        JobFailedError
+            If it cannot be written.
+        """
+        if final and await self.rim.call(self.rim.ledger.has_final, self.job):
+            return
+        n = await self.rim.call(self.rim.ledger.new_generation, self.job)
+        cut = snapshot.cut(workload, n, final=final, unreadable=self.unreadable, now=self.rim.clock())
+        async with asyncio.TaskGroup() as group:
+            writing = {name: group.create_task(self._write(cut, name)) for name in cut.values}
+        datasets = {
+            name: {"digest": task.result(), "counts": sum_counts(w for w in cut.works if w.dataset == name)}
+            for name, task in writing.items()
+        }
+        await asyncio.to_thread(self._seal, cut, datasets)
+        await self.rim.call(self.rim.ledger.publish, self.job, n, snapshot.row(cut))
+        log.info("snapshot %d has %.1f%% of the events", n, 100 * cut.fraction, extra={"job": self.job})
+
+    async def _write(self, cut: Cut, name: str) -> str:
+        dataset = next(found for found in self.resolved.datasets if found.name == name)
+        task = WriteDataset(
+            store=self.rim.settings.store_url,
+            key=layout.dataset(self.job, cut.n, name),
+            recipe=self.recipe,
+            dataset=dataset.model_copy(update={"files": dataset.files[:1]}).model_dump_json(),
+            value=cut.values[name],
+            attributes=snapshot.dataset_attributes(dataset),
+        )
+        seconds = self.rim.settings.unit_timeout
+        outcome = await self.rim.task(task, "snapshot", self.job, str(cut.n), name, seconds=seconds)
+        return succeeded(outcome, Receipt).digest
+
+    def _seal(self, cut: Cut, datasets: dict[str, dict[str, Any]]) -> None:
+        store = self.rim.store
+        attributes = snapshot.root_attributes(self.job, self.resolved, cut)
+        store.seal(layout.generation(self.job, cut.n), attributes)
+        document = snapshot.manifest(self.job, self.resolved, cut, datasets)
+        store.create_json(layout.manifest(self.job, cut.n), document)

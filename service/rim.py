@@ -1,0 +1,122 @@
+"""What the conduct of jobs goes through to reach the world: the ledger, the store, the cluster, the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
+
+from binworks.service.cluster import Cluster, LostError
+from binworks.service.ledger import Ledger
+from binworks.service.retry import Again, Kind, Policy, decide
+from binworks.service.settings import Settings
+from binworks.service.store import Store
+from binworks.service.tasks import Failure, Outcome, Task
+
+TICK_SECONDS = 0.5
+URGENT = 1e6
+"""Priority of all that is short and that others wait for."""
+BYSTANDER_LIMIT = 10
+UNLUCKY = Failure(
+    Kind.KILLED,
+    "workers-die",
+    f"{BYSTANDER_LIMIT} workers died that held it, before any of them began it.",
+    hint="Workers do not stay alive: see their logs.",
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class JobFailedError(Exception):
+    """The job cannot succeed any more."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class CancelledByUserError(Exception):
+    """The job is to be cancelled; the driver sees to it."""
+
+
+@dataclass
+class Rim:
+    """The world as the conduct of jobs sees it.
+
+    The ledger is written by one thread, so that the loop never waits for a disk.
+    """
+
+    settings: Settings
+    ledger: Ledger
+    store: Store
+    cluster: Cluster
+    clock: Callable[[], float]
+    thread: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="ledger")
+    )
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a method of the ledger."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.thread, lambda: function(*args, **kwargs))
+
+    def policy(self, *, skip: bool) -> Policy:
+        """Return how patient to be."""
+        return Policy(self.settings.retries, self.settings.backoff_seconds, skip)
+
+    async def task(self, task: Task, *key: str, seconds: float) -> Outcome:
+        """Do a task that others wait for; try again while the failure may pass; return the last failure.
+
+        Parameters
+        ----------
+        task : Task
+            What to do.
+        key : str
+            Kind of task, then names.
+        seconds : float
+            Time limit.
+        """
+        failures = kills = bystander = 0
+        while True:
+            try:
+                outcome = await self.cluster.run(task, (*key, token()), seconds=seconds, priority=URGENT)
+            except LostError as lost:
+                bystander += lost.with_worker
+                if bystander >= BYSTANDER_LIMIT:
+                    return UNLUCKY
+                await asyncio.sleep(TICK_SECONDS)
+                continue
+            if not isinstance(outcome, Failure):
+                return outcome
+            decision = decide(outcome.kind, failures, kills, self.policy(skip=False), self.clock())
+            if not isinstance(decision, Again):
+                return outcome
+            log.warning("%s failed, again later: %s", key[0], outcome.message, extra={"code": outcome.code})
+            failures, kills = failures + 1, kills + (outcome.kind == Kind.KILLED)
+            await asyncio.sleep(max(0.0, decision.at - self.clock()))
+
+
+def succeeded(outcome: Outcome, kind: type[T]) -> T:
+    """Return an outcome that is not a failure.
+
+    Raises
+    ------
+    JobFailedError
+        If it is one.
+    """
+    if isinstance(outcome, Failure):
+        raise JobFailedError(outcome)
+    if not isinstance(outcome, kind):
+        raise TypeError(f"expected a {kind.__name__}, a worker gave {outcome!r}")
+    return outcome
+
+
+def token() -> str:
+    """Return a name that is never used again."""
+    return secrets.token_hex(8)
