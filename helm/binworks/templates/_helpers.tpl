@@ -24,10 +24,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end }}
 
-{{- define "binworks.tokenSecret" -}}
-{{ .Values.auth.existingSecret | default (printf "%s-token" (include "binworks.fullname" .)) }}
-{{- end }}
-
 {{- define "binworks.stateClaim" -}}
 {{ .Values.state.existingClaim | default (printf "%s-state" (include "binworks.fullname" .)) }}
 {{- end }}
@@ -64,14 +60,25 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end }}
 
-{{/* Caches and scratch go to an empty volume: the image's own file system is read-only. */}}
+{{/* Caches and scratch go to an empty volume: the image's own file system is read-only. The rest is what `binworks up`
+     gives its processes (service/environment.py, deploy/local.py); a test compares them. */}}
 {{- define "binworks.environment" -}}
 - {name: HOME, value: /tmp}
 - {name: MPLCONFIGDIR, value: /tmp/matplotlib}
-- {name: NUMBA_CACHE_DIR, value: /tmp/numba}
+- {name: BINWORKS_KERNEL_CACHE, value: /tmp/kernels}
 - {name: PYTHONSAFEPATH, value: "1"}
 - {name: OMP_NUM_THREADS, value: "1"}
+- {name: MKL_NUM_THREADS, value: "1"}
+- {name: OPENBLAS_NUM_THREADS, value: "1"}
 - {name: MALLOC_TRIM_THRESHOLD_, value: "65536"}
+- {name: XRD_CONNECTIONWINDOW, value: "10"}
+- {name: XRD_CONNECTIONRETRY, value: "3"}
+- {name: XRD_REQUESTTIMEOUT, value: "60"}
+- {name: XRD_STREAMTIMEOUT, value: "30"}
+- {name: XRD_TIMEOUTRESOLUTION, value: "1"}
+- {name: DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES, value: "0"}
+- {name: DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT, value: 30s}
+- {name: DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED, value: "False"}
 {{- end }}
 
 {{- define "binworks.dataMounts" -}}
