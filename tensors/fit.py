@@ -13,7 +13,7 @@ Two things are not linear, so the closed form is repeated about the present poin
 
 The simulation makes the slope of the templates fluctuate as well. That looks like a steeper slope, and fitted shifts
 come out too small, by about 100 to 300 divided by the number of simulated events in a bin. So bins must be large
-enough: `enough_events`. Little is lost by it, since the mass stands in the pT shape and not in eta.
+enough: `enough_events`. Little is lost by it, since the mass stands in the shape of pT, not of eta or charge.
 """
 
 from __future__ import annotations
@@ -190,16 +190,22 @@ def fit_mass(
     )
 
 
-def enough_events(tensor: Tensor, per_bin: float = 5000.0, axis: str = "eta") -> dict[str, int]:
-    """Return the finest ``rebin`` of an axis that leaves so many equivalent simulated events in an average bin.
+def enough_events(
+    tensor: Tensor, per_bin: float = 5000.0, axes: Sequence[str] = ("eta", "charge")
+) -> dict[str, int]:
+    """Return the finest ``rebin`` that leaves so many equivalent simulated events in an average bin.
 
-    With 5000, fitted shifts are too small by 2 to 6 %.
+    The first axis is merged before the next one is touched. With 5000, fitted shifts are too small by 2 to 6 %.
     """
     nominal, variances = tensor.nominal.sum(axis=0), tensor.variances.sum(axis=0)
-    events = nominal.sum() ** 2 / variances.sum()
-    size = next(len(candidate) for candidate in tensor.axes if candidate.name == axis)
-    divisors = [n for n in range(1, size + 1) if size % n == 0]
-    return {axis: next((n for n in divisors if events * n / nominal.size >= per_bin), size)}
+    content = nominal.sum() ** 2 / variances.sum() / nominal.size
+    factors = {}
+    for axis in axes:
+        size = next(len(candidate) for candidate in tensor.axes if candidate.name == axis)
+        divisors = [n for n in range(1, size + 1) if size % n == 0]
+        factors[axis] = next((n for n in divisors if content * n >= per_bin), size)
+        content *= factors[axis]
+    return factors
 
 
 def chi2_probability(chi2: float, ndf: int) -> float:

@@ -239,9 +239,10 @@ def test_merging_bins_leaves_flow_bins_apart():
 
 
 def test_enough_events_merges_no_more_than_needed(drawn: Tensor):
-    assert enough_events(drawn, per_bin=100) == {"eta": 1}
-    assert enough_events(drawn) == {"eta": 16}
-    assert enough_events(drawn, per_bin=1e9) == {"eta": len(AXES[0])}
+    assert enough_events(drawn, per_bin=100) == {"eta": 1, "charge": 1}
+    assert enough_events(drawn) == {"eta": 16, "charge": 1}
+    assert enough_events(drawn, per_bin=20_000) == {"eta": 48, "charge": 2}
+    assert enough_events(drawn, per_bin=1e9) == {"eta": len(AXES[0]), "charge": 2}
 
 
 def test_the_spline_is_exact_at_nodes_for_cubics_and_a_parabola_beyond():
