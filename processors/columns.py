@@ -15,6 +15,7 @@ import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
+from binworks.processors.baskets import Jagged
 from binworks.tensors.errors import InputError
 
 Kind = Literal["flat", "jagged", "block", "any", "all"]
@@ -110,7 +111,7 @@ def build(
     fields, chosen
         The table, and what `resolve` chose.
     fetch : callable
-        Branch name -> awkward or NumPy array of that range.
+        Branch -> its entries: an awkward array, or of the type wanted a NumPy array or `Jagged`.
     size : int
         Number of events.
     where : str
@@ -173,11 +174,13 @@ def _flat(array: Any, dtype: str) -> Array:
     return np.ascontiguousarray(ak.to_numpy(array), dtype=dtype)
 
 
-def _jagged(array: Any, dtype: str) -> tuple[Array, NDArray[np.int64]]:
+def _jagged(array: Any, dtype: str) -> Jagged:
+    if isinstance(array, Jagged):
+        return array
     counts = ak.to_numpy(ak.num(array, axis=1))
     offsets = np.zeros(len(counts) + 1, dtype=np.int64)
     np.cumsum(counts, out=offsets[1:])
-    return np.ascontiguousarray(ak.to_numpy(ak.flatten(array, axis=1)), dtype=dtype), offsets
+    return Jagged(np.ascontiguousarray(ak.to_numpy(ak.flatten(array, axis=1)), dtype=dtype), offsets)
 
 
 def _block(array: Any, dtype: str, size: int, where: str) -> Array:

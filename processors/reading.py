@@ -1,20 +1,21 @@
 """The one place that opens ROOT files: a file's facts, and a range of its events as columns.
 
-Open files are kept in a small LRU per thread, since opening costs more than reading a few columns. Local files are read
-with plain reads, not memory maps: a file that is cut short under a map would kill the process.
+Open files are kept in a small LRU per thread, since opening costs more than reading a few columns. Columns of local
+trees come straight from the baskets; remote files, RNTuples and unusual branches through uproot.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import uproot
 
+from binworks.processors.baskets import Branch, LocalFile, describe, read_range
 from binworks.processors.columns import Columns, Field, build, resolve
 from binworks.tensors.errors import BinworksError, InputError, TransientError
 
@@ -77,7 +78,7 @@ def inspect(path: str) -> FileInfo:
             )
     except BinworksError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever a broken file makes uproot raise, sorted by kind
         raise classify(error, path) from error
 
 
@@ -103,21 +104,21 @@ def read(path: str, uuid: str, fields: Iterable[Field], start: int, stop: int) -
     fields = tuple(fields)
     where = f"{path} [{start}:{stop}]"
     try:
-        events = _open(path, uuid)
-        chosen = resolve(fields, _Branches(events), path)
-        names = sorted({branch for branches in chosen.values() for branch in branches})
-        arrays = events.arrays(names, entry_start=start, entry_stop=stop, library="ak") if names else {}
-        return build(fields, chosen, lambda branch: arrays[branch], stop - start, where)
+        file = _open(path, uuid)
+        chosen = resolve(fields, file, path)
+        types = {branch: wanted.dtype for wanted in fields for branch in chosen[wanted.name]}
+        values = file.fetch(types, start, stop)
+        return build(fields, chosen, values.__getitem__, stop - start, where)
     except BinworksError:
         raise
-    except Exception as error:
+    except Exception as error:  # as above; a handle that failed once is not trusted again
         close_files()
         raise classify(error, where) from error
 
 
 def close_files() -> None:
     """Close the files this thread keeps open."""
-    for file, _ in getattr(_opened, "files", {}).values():
+    for file in getattr(_opened, "files", {}).values():
         file.close()
     _opened.files = OrderedDict()
 
@@ -148,14 +149,49 @@ def classify(error: BaseException, where: str) -> BinworksError:
     )
 
 
-class _Branches:
-    """Which branches a tree has, without listing 1700 of them."""
+class _OpenFile:
+    """An open file: which branches it has, without listing 1700 of them, and their entries."""
 
-    def __init__(self, events: Any) -> None:
-        self._events = events
+    def __init__(self, path: str, uuid: str) -> None:
+        _check_magic(path)
+        self._file = uproot.open(path, **_options(path))
+        self._raw = None if "://" in path else LocalFile(path)
+        self._baskets: dict[str, Branch | None] = {}
+        found = str(self._file.file.uuid)
+        if found != uuid:
+            self.close()
+            raise InputError(
+                f"The file's identity is {found}, but {uuid} when the job was planned: it was replaced.",
+                code="file-changed",
+                where=path,
+                hint="Submit the job again.",
+            )
+        self._events = _events(self._file, path)
 
     def __contains__(self, branch: object) -> bool:
         return branch in self._events
+
+    def fetch(self, types: Mapping[str, str], start: int, stop: int) -> dict[str, Any]:
+        """Return the entries of branches: straight from their baskets where that can be done, else by uproot."""
+        values = {branch: self._direct(branch, start, stop, dtype) for branch, dtype in types.items()}
+        others = [branch for branch, value in values.items() if value is None]
+        if others:
+            arrays = self._events.arrays(others, entry_start=start, entry_stop=stop, library="ak")
+            values |= {branch: arrays[branch] for branch in others}
+        return values
+
+    def _direct(self, branch: str, start: int, stop: int, dtype: str) -> Any:
+        if self._raw is None or not hasattr(self._events, "branches"):
+            return None
+        if branch not in self._baskets:
+            self._baskets[branch] = describe(self._events[branch])
+        baskets = self._baskets[branch]
+        return None if baskets is None else read_range(baskets, self._raw.read, start, stop, dtype)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._raw is not None:
+            self._raw.close()
 
 
 def _options(path: str) -> dict[str, Any]:
@@ -187,27 +223,16 @@ def _events(file: Any, path: str) -> Any:
     return file[TREE]
 
 
-def _open(path: str, uuid: str) -> Any:
-    files: OrderedDict[tuple[str, str], tuple[Any, Any]] = getattr(_opened, "files", None) or OrderedDict()
+def _open(path: str, uuid: str) -> _OpenFile:
+    files: OrderedDict[tuple[str, str], _OpenFile] = getattr(_opened, "files", None) or OrderedDict()
     _opened.files = files
     key = (path, uuid)
     if key not in files:
-        _check_magic(path)
-        file = uproot.open(path, **_options(path))
-        if str(file.file.uuid) != uuid:
-            file.close()
-            raise InputError(
-                f"The file's identity is {file.file.uuid}, but {uuid} when the job was planned: it was replaced.",
-                code="file-changed",
-                where=path,
-                hint="Submit the job again.",
-            )
-        files[key] = (file, _events(file, path))
+        files[key] = _OpenFile(path, uuid)
         while len(files) > OPEN_FILES:
-            _, (oldest, _) = files.popitem(last=False)
-            oldest.close()
+            files.popitem(last=False)[1].close()
     files.move_to_end(key)
-    return files[key][1]
+    return files[key]
 
 
 def _check_magic(path: str) -> None:

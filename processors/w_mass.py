@@ -269,11 +269,19 @@ class WMass(CompiledProcessor):
         pdf = columns.arrays.get("pdf_weights", none)
         if mass.shape[1] not in (0, len(mass_group.SHIFTS_MEV)):
             raise _wrong_block(
-                "MEParamWeight", mass, len(mass_group.SHIFTS_MEV), "leave the systematic 'mass' out"
+                columns.where,
+                "MEParamWeight",
+                mass,
+                len(mass_group.SHIFTS_MEV),
+                "leave the systematic 'mass' out",
             )
         if "pdf_weights" in columns.arrays and pdf.shape[1] != self.options.pdf_members:
             raise _wrong_block(
-                self.options.pdf_branch, pdf, self.options.pdf_members, "set the option pdf_members"
+                columns.where,
+                self.options.pdf_branch,
+                pdf,
+                self.options.pdf_members,
+                "set the option pdf_members",
             )
         return Weights(columns["gen_weight"], columns["n_true"], mass, pdf)
 

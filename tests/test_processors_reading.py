@@ -12,6 +12,7 @@ import small_nano
 import uproot
 
 from binworks.processors import registry
+from binworks.processors.baskets import Jagged, LocalFile, describe, read_range
 from binworks.processors.columns import Field, resolve
 from binworks.processors.dataset import Dataset
 from binworks.processors.reading import inspect, read
@@ -219,3 +220,55 @@ def test_errors_survive_the_way_between_processes() -> None:
     again = pickle.loads(pickle.dumps(error))
     assert isinstance(again, BinworksError)
     assert (str(again), again.code) == ("a.root: gone Look.", "missing-file")
+
+
+def test_a_pdf_block_of_another_length_is_refused_with_the_option_to_set(good: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"LHEPdfWeight has 7 weights an event, expected 61.*pdf_members"
+    ) as caught:
+        run_files(registry.create("w_mass"), Dataset(name="W", files=(str(good),), boson="W"))
+    assert caught.value.code == "wrong-block"
+    assert str(good) in str(caught.value)
+
+
+def assert_baskets_are_uproots(path: str) -> None:
+    with uproot.open(path) as file:
+        tree = file["Events"]
+        n = tree.num_entries
+        raw = LocalFile(path)
+        for theirs in tree.branches:
+            name = theirs.name
+            branch = describe(theirs)
+            assert branch is not None
+            for start, stop in ((0, n), (n // 3, 2 * n // 3 + 1), (n - 1, n), (5, 5)):
+                ours = read_range(branch, raw.read, start, stop, np.dtype(branch.dtype).newbyteorder("=").str)
+                theirs = tree[name].array(entry_start=start, entry_stop=stop)
+                if isinstance(ours, Jagged):
+                    np.testing.assert_array_equal(np.diff(ours.offsets), ak.to_numpy(ak.num(theirs)))
+                    ours, theirs = ours.content, ak.flatten(theirs)
+                np.testing.assert_array_equal(ours, ak.to_numpy(theirs))
+        raw.close()
+
+
+def test_baskets_read_directly_hold_what_uproot_reads(good: Path) -> None:
+    assert_baskets_are_uproots(str(good))
+
+
+@pytest.mark.parametrize("compression", [uproot.ZLIB(1), uproot.LZ4(1), uproot.LZMA(1), None])
+def test_every_compression_is_read(compression: Any, tmp_path: Path) -> None:
+    path = tmp_path / "c.root"
+    with uproot.recreate(path, compression=compression) as file:
+        content = {"x": np.arange(2000, dtype="f4"), "y": ak.unflatten(np.arange(5000) // 7, [2, 3] * 1000)}
+        file.mktree("Events", content)
+    with uproot.open(path) as file:
+        raw, tree = LocalFile(str(path)), file["Events"]
+        x, y = (read_range(describe(tree[name]), raw.read, 0, 2000, "f8") for name in ("x", "y"))
+        np.testing.assert_array_equal(x, np.arange(2000))
+        np.testing.assert_array_equal(y.content, np.arange(5000) // 7)
+
+
+@pytest.mark.skipif(
+    not (SHARED / "nano_dy.root").exists(), reason="the real CMS files are not beside the project"
+)
+def test_baskets_of_real_cms_files_hold_what_uproot_reads() -> None:
+    assert_baskets_are_uproots(str(SHARED / "nano_dy.root"))
