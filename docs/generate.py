@@ -1,0 +1,119 @@
+"""Write the reference pages that follow from the code: settings, command line, REST.
+
+``python docs/generate.py`` after a change; a test compares the pages with the code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from binworks.api.app import create_app
+from binworks.client import cli
+from binworks.service.settings import Settings
+
+REFERENCE = Path(__file__).parent / "reference"
+HOME = Path("binworks-home")
+OF_THE_MACHINE = {("binworks up", "--workers"): "one a core"}
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def settings() -> str:
+    """Return the page of the service's settings."""
+    fields = Settings.model_json_schema()["properties"]
+    rows = [(f"`{name}`", _default(field), field.get("description", "")) for name, field in fields.items()]
+    return f"""# Settings of the service
+
+`binworks up` writes them to `settings.json` in the home of the service; `api` and `driver` read them from there. They
+say how the service runs and change nothing of what is computed.
+
+{table(("name", "default", "meaning"), rows)}
+"""
+
+
+def _default(field: dict[str, Any]) -> str:
+    return f"`{field['default']!r}`" if "default" in field else "must be given"
+
+
+def command_line() -> str:
+    """Return the page of the commands."""
+    application = typer.main.get_command(cli.build(list(cli.COMMANDS)))
+    sections = "\n".join(_command(name, command) for name, command in _commands("binworks", application))
+    return f"# Command line\n\n{cli.EXIT_CODES}\n\n{sections}"
+
+
+def _commands(path: str, command: Any) -> Iterator[tuple[str, Any]]:
+    for name, child in getattr(command, "commands", {}).items():
+        if hasattr(child, "commands"):
+            yield from _commands(f"{path} {name}", child)
+        else:
+            yield f"{path} {name}", child
+
+
+def _command(name: str, command: Any) -> str:
+    about = (command.help or "").replace("\f", "").strip()
+    rows = [_parameter(name, parameter) for parameter in command.params if parameter.name != "help"]
+    listed = f"\n\n{table(('parameter', 'meaning', 'default'), rows)}" if rows else ""
+    return f"## `{name}`\n\n{about}{listed}\n"
+
+
+def _parameter(name: str, parameter: Any) -> tuple[str, str, str]:
+    words = " ".join([*parameter.opts, *parameter.secondary_opts])
+    if parameter.param_type_name == "argument":
+        words = parameter.metavar or str(parameter.name).upper()
+    shown = "" if parameter.default in (None, False, ()) else f"`{parameter.default}`"
+    shown = OF_THE_MACHINE.get((name, words), shown)
+    return f"`{words}`", getattr(parameter, "help", None) or "", shown
+
+
+def rest() -> str:
+    """Return the page of the REST interface."""
+    described = create_app(Settings(home=HOME)).openapi()
+    sections = [
+        _route(method, path, route)
+        for path, methods in described["paths"].items()
+        for method, route in methods.items()
+    ]
+    request = described["components"]["schemas"]["JobRequest"]["properties"]
+    rows = [(f"`{name}`", field.get("description", "")) for name, field in request.items()]
+    return f"""# REST
+
+Bodies are JSON. Send `Authorization: Bearer TOKEN`. A running service has the full schemas at `/openapi.json` and a
+page to try them at `/docs`. Every error is a problem document (RFC 9457); its `code` is one of [these](errors.md).
+
+## What a job is asked with
+
+{table(("field", "meaning"), rows)}
+
+{"".join(sections)}"""
+
+
+def _route(method: str, path: str, route: dict[str, Any]) -> str:
+    rows = [
+        (f"`{parameter['name']}`", parameter["in"], parameter.get("description", ""))
+        for parameter in route.get("parameters", [])
+        if parameter["in"] != "path"
+    ]
+    listed = f"{table(('parameter', 'in', 'meaning'), rows)}\n\n" if rows else ""
+    return f"## `{method.upper()} {path}`\n\n{route.get('description', route['summary']).strip()}\n\n{listed}"
+
+
+PAGES = {"settings.md": settings, "cli.md": command_line, "rest.md": rest}
+
+
+def main() -> None:
+    """Write all pages."""
+    for name, page in PAGES.items():
+        (REFERENCE / name).write_text(page().rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    main()
