@@ -22,6 +22,19 @@ POLL = 0.25
 HEARTBEAT = 5.0
 PAGE = 500
 MEDIA_TYPE = "text/event-stream"
+_EVENT = {
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string"},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": JobEvent.model_json_schema(),
+        },
+    },
+}
 router = APIRouter(prefix="/v1/jobs", tags=["events"], responses=responses(401, 403, 404, 422, 500, 503))
 
 
@@ -29,10 +42,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["events"], responses=responses(401, 
     "/{job}/events",
     response_class=StreamingResponse,
     responses={
-        200: {
-            "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
-            "description": "Events, until the job is finished.",
-        }
+        200: {"content": {MEDIA_TYPE: {"schema": _EVENT}}, "description": "Until the job is finished."}
     },
 )
 def events(

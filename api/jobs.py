@@ -45,7 +45,7 @@ class UnitPage(BaseModel):
                 },
             }
         },
-        **responses(409, 429),
+        **responses(400, 409, 429),
     },
 )
 def submit(

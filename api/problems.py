@@ -86,6 +86,7 @@ _STATUS_OF_CODE = {
     "too-many-jobs": HTTPStatus.TOO_MANY_REQUESTS,
 }
 _CODE_OF_STATUS = {
+    HTTPStatus.BAD_REQUEST: "bad-request",
     HTTPStatus.NOT_FOUND: "not-found",
     HTTPStatus.METHOD_NOT_ALLOWED: "method-not-allowed",
     HTTPStatus.NOT_ACCEPTABLE: "not-acceptable",

@@ -200,6 +200,12 @@ class ApiProcess:
         self._command = [sys.executable, "-m", "binworks.api", "--home", str(home), "--port", str(port)]
         self.start()
 
+    def __enter__(self) -> ApiProcess:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.kill()
+
     def start(self) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=subprocess.STDOUT)

@@ -13,9 +13,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     made = HandMade.make(tmp_path_factory.mktemp("service") / "home")
     sums = {"Wplusmunu": filled(1), "Wminusmunu": filled(2), "SingleMuon": filled(3, groups=())}
     job = made.finished(sums)
-    api = ApiProcess(made.settings.home, made.settings.port)
-    try:
+    with ApiProcess(made.settings.home, made.settings.port) as api:
         yield Served(made, api, job, sums)
-    finally:
         api.stop()
-        made.database.close()
+    made.database.close()

@@ -50,8 +50,11 @@ def test_the_stream_has_all_that_happened_and_ends_with_the_job(served: Served, 
     assert time.monotonic() - begin < 5
     assert [event.id for event in events] == [event.id for event in served.made.jobs.events(job)]
     assert [event.data["state"] for event in events if event.kind == "state"] == [
-        "queued", "running", "finalizing", "succeeded",
-    ]  # fmt: skip
+        "queued",
+        "running",
+        "finalizing",
+        "succeeded",
+    ]
     assert events[-1].is_last
     assert sum(event.kind == "progress" for event in events) == 4
 

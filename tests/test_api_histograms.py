@@ -114,8 +114,11 @@ def test_what_is_not_there_is_named(served: Served) -> None:
         problem(http.get(f"{base}/histograms/Wplusmumu/nominal"), 404, "unknown-data-set")
         problem(http.get(f"{base}/histograms/Wplusmunu/nominl"), 404, "unknown-histogram")
         problem(http.get(f"{base}{NOMINAL}?generation=7"), 404, "unknown-generation")
-        problem(http.get(f"{base}/histograms/SingleMuon/nominal?variation=massShiftW10MeVUp"), 404,
-                "unknown-variation")  # fmt: skip
+        problem(
+            http.get(f"{base}/histograms/SingleMuon/nominal?variation=massShiftW10MeVUp"),
+            404,
+            "unknown-variation",
+        )
         problem(http.get(f"{base}/expansions/nothing"), 404, "unknown-systematic")
         headers = {"Accept": "application/x-npy"}
         problem(

@@ -97,14 +97,26 @@ def test_a_request_that_cannot_be_is_refused_naming_the_thing(
 
 def test_a_body_that_is_not_json_is_a_problem(served: Served) -> None:
     with served.http() as http:
-        problem(http.post("/v1/jobs", content=b"{'processor'", headers={"Content-Type": "application/json"}), 422,
-                "invalid-request")  # fmt: skip
+        problem(
+            http.post("/v1/jobs", content=b"{'processor'", headers={"Content-Type": "application/json"}),
+            422,
+            "invalid-request",
+        )
 
 
 def test_another_users_job_looks_like_none_at_all(served: Served) -> None:
     with served.http("bob") as http:
-        for path in ("", "/units", "/events", "/histograms", "/histograms/Wplusmunu/nominal", "/expansions",
-                     "/histograms/Wplusmunu/nominal/preview.png", "/expansions/mass", "/zarr/1/zarr.json"):  # fmt: skip
+        for path in (
+            "",
+            "/units",
+            "/events",
+            "/histograms",
+            "/histograms/Wplusmunu/nominal",
+            "/expansions",
+            "/histograms/Wplusmunu/nominal/preview.png",
+            "/expansions/mass",
+            "/zarr/1/zarr.json",
+        ):
             foreign = problem(http.get(f"/v1/jobs/{served.job}{path}"), 404, "unknown-job")
             absent = problem(http.get(f"/v1/jobs/nosuchjob2{path}"), 404, "unknown-job")
             assert {**foreign, "where": None} == {**absent, "where": None}

@@ -30,7 +30,9 @@ def stored(served: Served) -> bytes:
 
 @pytest.fixture
 def web(served: Served) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"{served.url}/v1/jobs/{served.job}/zarr/1/", headers=served.headers()) as client:
+    with httpx.Client(
+        base_url=f"{served.url}/v1/jobs/{served.job}/zarr/1/", headers=served.headers()
+    ) as client:
         yield client
 
 
@@ -111,7 +113,9 @@ def test_head_says_the_size_and_sends_nothing(web: httpx.Client, stored: bytes) 
     assert web.head("nothing").status_code == 404
 
 
-@pytest.mark.parametrize("key", ["", "/", ".zgroup", ".zattrs", ".zmetadata", "Wplusmunu", "Wplusmunu/", "c/0"])
+@pytest.mark.parametrize(
+    "key", ["", "/", ".zgroup", ".zattrs", ".zmetadata", "Wplusmunu", "Wplusmunu/", "c/0"]
+)
 def test_what_is_no_stored_file_is_not_found(web: httpx.Client, key: str) -> None:
     assert web.get(key).status_code == 404
 

@@ -1,0 +1,52 @@
+"""The interface does what its own OpenAPI document says, whatever is sent."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hand_made_service import Served
+
+pytest_plugins = ["served_fixture"]
+
+NAMES_CANNOT_BE_GUESSED = """
+[[operations]]
+include-name = ["POST /v1/jobs", "GET /v1/jobs"]
+checks.positive_data_acceptance.enabled = false
+"""
+
+
+def parameters(served: Served) -> str:
+    """Return values with which the routes below a job find something."""
+    found = {
+        "job": served.job,
+        "dataset": "Wplusmunu",
+        "name": "nominal",
+        "group": "mass",
+        "key": "zarr.json",
+    }
+    lines = [f'"path.{name}" = "{value}"' for name, value in found.items()]
+    return "\n".join(["[parameters]", *lines, '"path.n" = 1', '"query.generation" = 1', ""])
+
+
+@pytest.mark.parametrize("data", ["anything", "things that are there"])
+def test_every_answer_is_one_that_the_schema_promises(served: Served, tmp_path: Path, data: str) -> None:
+    config = (parameters(served) if data != "anything" else "") + NAMES_CANNOT_BE_GUESSED
+    (tmp_path / "schemathesis.toml").write_text(config)
+    command = [
+        str(Path(sys.executable).parent / "schemathesis"),
+        f"--config-file={tmp_path / 'schemathesis.toml'}",
+        "run",
+        f"{served.url}/openapi.json",
+        f"--header=Authorization: Bearer {served.made.tokens['alice']}",
+        "--phases=coverage,fuzzing",
+        "--max-examples=4",
+        "--seed=1",
+        "--request-timeout=10",
+        "--no-color",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+    assert "Tested: 20" in done.stdout, done.stdout
