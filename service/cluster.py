@@ -76,8 +76,8 @@ class Cluster:
 
     async def run(
         self, task: Task, key: tuple[str, ...], *, seconds: float, priority: float = 0.0
-    ) -> Outcome:
-        """Do a task on some worker.
+    ) -> tuple[Outcome, str | None]:
+        """Do a task on some worker; return the outcome, and the worker's address.
 
         Parameters
         ----------
@@ -101,16 +101,13 @@ class Cluster:
         future = client.submit(execute, task, key[-1], key=key, priority=priority, retries=0, pure=False)
         result = asyncio.create_task(_result(future))
         try:
-            return await self._wait(result, lost, key[-1], seconds)
+            outcome = await self._wait(result, lost, key[-1], seconds)
+            return outcome, self._begun.get(key[-1], (None, 0.0))[0]
         finally:
             # not cancelled: futures gathered together share one request, and would all be cancelled with it
             result.add_done_callback(_retrieve)
             future.release()
             self._begun.pop(key[-1], None)
-
-    def worker(self, token: str) -> str | None:
-        """Return the address of the worker that has begun a task."""
-        return self._begun[token][0] if token in self._begun else None
 
     async def _wait(
         self, result: asyncio.Task[Outcome], lost: asyncio.Future[None], token: str, seconds: float

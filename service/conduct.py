@@ -195,9 +195,10 @@ class Conduct:
         )
         key = ("unit", self.job, str(status.unit), name)
         outcome: Outcome
+        worker: str | None = None
         try:
             seconds = self.rim.settings.unit_timeout
-            outcome = await self.rim.cluster.run(
+            outcome, worker = await self.rim.cluster.run(
                 task, key, seconds=seconds, priority=-rank / 2.0**self.priority
             )
         except LostError as lost:
@@ -205,9 +206,9 @@ class Conduct:
             outcome = UNLUCKY if work.bystander >= BYSTANDER_LIMIT else None
         except Exception as error:  # noqa: BLE001 -- whatever it is, the unit must not stay under way
             outcome = failures.of(error)
-        return self._settled(work, name, outcome)
+        return self._settled(work, name, outcome, worker)
 
-    def _settled(self, work: Work, name: str, outcome: Outcome) -> Settled:
+    def _settled(self, work: Work, name: str, outcome: Outcome, worker: str | None) -> Settled:
         status = work.status
         after: Status | None
         if isinstance(outcome, Receipt):
@@ -222,7 +223,7 @@ class Conduct:
             raise RuntimeError(
                 f"unit {status.unit} of job {self.job} settled an attempt that is not the present one"
             )
-        return Settled(self.job, name, after, work.dataset, outcome, self.rim.cluster.worker(name))
+        return Settled(self.job, name, after, work.dataset, outcome, worker)
 
     def settle(self, settled: Settled) -> None:
         """Take note of how an attempt ended, once it is written down."""
@@ -291,7 +292,7 @@ class Conduct:
         published, pause = 0, self.rim.settings.snapshot_seconds
         while not await _within(settled, pause):
             done = len(workload.done())
-            if done > published:
+            if published < done < len(workload.works):
                 begin = self.rim.clock()
                 await self.publisher.publish(workload, final=False)
                 published = done

@@ -136,8 +136,9 @@ class Driver:
                 return  # the next poll sees to it
             failure = cause.failure if isinstance(cause, JobFailedError) else _of(cause)
             decision = decide(failure.kind, tries, 0, self.rim.policy(skip=False), self.rim.clock())
-            log.warning("%s", failure.message, extra={"job": job, "code": failure.code}, exc_info=cause)
-            if isinstance(cause, JobFailedError) or not isinstance(decision, Again):
+            ours = None if isinstance(cause, JobFailedError) else cause
+            log.warning("%s", failure.message, extra={"job": job, "code": failure.code}, exc_info=ours)
+            if ours is None or not isinstance(decision, Again):
                 await self.rim.call(self.rim.ledger.move, job, JobState.FAILED, failure.code, failure)
                 return
             tries += 1

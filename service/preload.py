@@ -1,7 +1,7 @@
 """What a worker imports before it takes work (``--preload binworks.service.preload``).
 
-The processors are loaded here, and the digest of their code is taken at the same moment: a worker that outlives a change
-of the files on disk then refuses jobs of the new code, instead of giving them old results.
+The processors are loaded here, and the digest of their code is taken at the same moment: a worker that outlives a
+change of the files on disk then refuses jobs of the new code, instead of giving them old results.
 """
 
 from __future__ import annotations

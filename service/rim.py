@@ -85,7 +85,7 @@ class Rim:
         failures = kills = bystander = 0
         while True:
             try:
-                outcome = await self.cluster.run(task, (*key, token()), seconds=seconds, priority=URGENT)
+                outcome, _ = await self.cluster.run(task, (*key, token()), seconds=seconds, priority=URGENT)
             except LostError as lost:
                 bystander += lost.with_worker
                 if bystander >= BYSTANDER_LIMIT:

@@ -145,9 +145,10 @@ class Store:
     def remove_stale_drafts(self) -> None:
         """Remove what crashed writers left behind long ago."""
         for draft in (self.root / "tmp").iterdir():
-            if time.time() - draft.stat().st_mtime > STALE_SECONDS:
-                shutil.rmtree(draft, ignore_errors=True)
-                draft.unlink(missing_ok=True)
+            with suppress(FileNotFoundError, IsADirectoryError):  # its writer lives after all
+                if time.time() - draft.stat().st_mtime > STALE_SECONDS:
+                    shutil.rmtree(draft, ignore_errors=True)
+                    draft.unlink(missing_ok=True)
 
     # accumulators
 
@@ -191,16 +192,17 @@ class Store:
             Code ``damaged`` if the bytes are not those that were written.
         """
         group = self.group(prefix)
-        facts: dict[str, Any] = dict(group.attrs)
-        histograms = {name: _read_histogram(group[name]) for name in self.histogram_names(prefix)}
-        accumulator = Accumulator(histograms, {name: int(n) for name, n in facts["counts"].items()})
-        found = digest_of(accumulator)
-        if found != facts["digest"] or found != (digest or found):
+        try:
+            accumulator, written = _read_accumulator(group)
+        except Exception as error:
             raise TransientError(
-                f"The stored sums have the digest {found}, expected {digest or group.attrs['digest']}.",
-                code="damaged",
-                where=prefix,
-            )
+                f"The stored sums cannot be read: {error!r}.", code="damaged", where=prefix
+            ) from error
+        expected = written if digest is None else digest
+        found = digest_of(accumulator)
+        if found != expected:
+            message = f"The stored sums have the digest {found}, expected {expected}."
+            raise TransientError(message, code="damaged", where=prefix)
         return accumulator
 
     def attributes(self, prefix: str) -> dict[str, Any]:
@@ -337,6 +339,14 @@ def _tiles(array: NDArray[Any]) -> tuple[tuple[int, ...], tuple[int, ...] | None
     width = min(shape[-1], max(1, INNER_BYTES // column))
     many = min(math.ceil(shape[-1] / width), max(1, SHARD_BYTES // (width * column)))
     return (*shape[:-1], width), (*shape[:-1], width * many)
+
+
+def _read_accumulator(group: zarr.Group) -> tuple[Accumulator, str]:
+    """Return the sums of a group and the digest that they had."""
+    facts: dict[str, Any] = dict(group.attrs)
+    histograms = {name: _read_histogram(inner) for name, inner in sorted(group.groups())}
+    counts = {name: int(count) for name, count in facts["counts"].items()}
+    return Accumulator(histograms, counts), facts["digest"]
 
 
 def _read_histogram(group: Any) -> Histogram:
