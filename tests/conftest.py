@@ -6,7 +6,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # no deadline: the first call of a kernel compiles it; derandomised: the same examples on every machine
-settings.register_profile("house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("house")
 
 ROOMS = ("tensors", "corrections", "processors", "service", "api", "client", "deploy", "samples")
