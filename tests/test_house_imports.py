@@ -44,7 +44,6 @@ def modules_loaded_by(statement: str) -> set[str]:
 def test_the_import_contracts_hold(root: Path) -> None:
     done = lint_imports(root)
     assert done.returncode == 0, done.stdout
-    assert "No matches for ignored import" not in done.stdout
 
 
 @pytest.mark.parametrize(
