@@ -8,6 +8,7 @@ from pathlib import Path
 import uvicorn
 
 from binworks.api.app import create_app
+from binworks.service import logs
 from binworks.service.settings import Settings
 
 GRACE_SECONDS = 2  # event streams would otherwise hold up the end for ever
@@ -22,12 +23,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, help="default: that of the settings")
     given = parser.parse_args(arguments)
     settings = Settings.load(given.home)
+    logs.to_file(settings.logs / "api.log")
     uvicorn.run(
         create_app(settings),
         host=given.host or settings.host,
         port=settings.port if given.port is None else given.port,
         timeout_graceful_shutdown=GRACE_SECONDS,
         access_log=False,
+        log_config=None,
     )
 
 

@@ -51,7 +51,11 @@ def _panel(panel: Any, histogram: Histogram, position: int) -> None:
     if histogram.variances is not None:
         errors = np.sqrt(_inner(axis, histogram.variances.sum(axis=others)))
         panel.errorbar((edges[1:] + edges[:-1]) / 2, sums, errors, fmt="none", color=BLUE, linewidth=0.8)
-    panel.set_xlabel(axis.label or axis.name)
+    label = axis.label or axis.name
+    panel.set_xlabel(
+        f"{label} (last bin without end)" if axis.traits.continuous and np.isinf(axis.edges[-1]) else label
+    )
+    panel.set_ylabel("sum of weights")
     panel.set_xlim(edges[0], edges[-1])
     panel.ticklabel_format(axis="y", scilimits=(-3, 4))
     panel.spines[["top", "right"]].set_visible(False)

@@ -214,8 +214,9 @@ def _database(_request: Request, error: Exception) -> JSONResponse:
     )
 
 
-def _unexpected(request: Request, _error: Exception) -> JSONResponse:
-    incident = secrets.token_hex(6)
-    log.error("incident %s: %s %s failed", incident, request.method, request.url.path)
-    hint = f"The service's log says more about incident {incident}."
-    return answer(BinworksError("The service made a mistake.", where=f"incident {incident}", hint=hint))
+def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    incident = f"incident {secrets.token_hex(6)}"
+    route = getattr(request.scope.get("route"), "path", "?")
+    log.error("%s: %s %s failed", incident, request.method, route, exc_info=error)
+    hint = "The service's log says more under this name."
+    return answer(BinworksError("The service made a mistake.", where=incident, hint=hint))
