@@ -26,6 +26,7 @@ from binworks.processors.dataset import Dataset
 from binworks.service import layout, plan, worker
 from binworks.service.database import Database
 from binworks.service.jobs import Jobs
+from binworks.service.ledger import Ledger
 from binworks.service.model import JobRequest, JobState, JobView, ResolvedJob, UnitView
 from binworks.service.plan import FileFacts
 from binworks.service.requests import resolve
@@ -141,10 +142,10 @@ class Running:
     settings: Settings
     jobs: Jobs
 
-    def submit(self, datasets: Mapping[str, Sequence[str]], **request: Any) -> JobView:
+    def submit(self, files: Mapping[str, Sequence[str]], /, **request: Any) -> JobView:
         asked = {
             "processor": "toy",
-            "datasets": [{"name": n, "files": f} for n, f in datasets.items()],
+            "datasets": [{"name": n, "files": list(f)} for n, f in files.items()],
             **request,
         }
         return self.jobs.create(resolve(JobRequest.model_validate(asked), self.settings), "tester")[0]
@@ -162,6 +163,9 @@ class Running:
 
     def units(self, job: str) -> list[UnitView]:
         return self.jobs.units(job)
+
+    def service_ledger(self) -> Ledger:
+        return Ledger(self.jobs.database)
 
     def log(self) -> str:
         return (self.settings.logs / "driver.log").read_text()[-3000:]
