@@ -32,7 +32,7 @@ _KINDS: dict[str, type[BinworksError]] = {
     cls.__name__: cls
     for cls in (ConflictError, InputError, PayloadError, PhysicsError, RequestError, TransientError)
 }
-_PASSING = (429, 502, 503, 504)
+_PASSING = (502, 503, 504)
 _DIGEST = "sha-256=:"
 
 

@@ -116,7 +116,8 @@ class HandMade:
         settings.save()
         database = Database(settings.database_url)
         database.create_tables()
-        made = cls(settings, database, Jobs(database), Store.open(settings.store_url))
+        repository = Jobs(database, max_active=settings.max_active_jobs)
+        made = cls(settings, database, repository, Store.open(settings.store_url))
         now = time.time()
         for owner in OWNERS:
             made.tokens[owner] = tokens.create(database, owner, ["read", "submit"], now=now)

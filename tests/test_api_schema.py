@@ -31,9 +31,13 @@ def parameters(served: Served) -> str:
     return "\n".join(["[parameters]", *lines, '"path.n" = 1', '"query.generation" = 1', ""])
 
 
-@pytest.mark.parametrize("data", ["anything", "things that are there"])
-def test_every_answer_is_one_that_the_schema_promises(served: Served, tmp_path: Path, data: str) -> None:
-    config = (parameters(served) if data != "anything" else "") + NAMES_CANNOT_BE_GUESSED
+@pytest.mark.parametrize(
+    ("data", "phases"), [("anything", "coverage"), ("what is there", "coverage,fuzzing")]
+)
+def test_every_answer_is_one_that_the_schema_promises(
+    served: Served, tmp_path: Path, data: str, phases: str
+) -> None:
+    config = (parameters(served) if data == "what is there" else "") + NAMES_CANNOT_BE_GUESSED
     (tmp_path / "schemathesis.toml").write_text(config)
     command = [
         str(Path(sys.executable).parent / "schemathesis"),
@@ -41,8 +45,8 @@ def test_every_answer_is_one_that_the_schema_promises(served: Served, tmp_path: 
         "run",
         f"{served.url}/openapi.json",
         f"--header=Authorization: Bearer {served.made.tokens['alice']}",
-        "--phases=coverage,fuzzing",
-        "--max-examples=4",
+        f"--phases={phases}",
+        "--max-examples=3",
         "--seed=1",
         "--request-timeout=10",
         "--no-color",
