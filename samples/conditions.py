@@ -11,17 +11,18 @@ from binworks.samples.truth import Profile
 
 PILEUP_EDGES = np.arange(101.0)
 _VERTEX_RESOLUTION = 0.002
+_BEAM_SPOT = ((0.065, 0.0015), (0.09, 0.0015))
 _RECONSTRUCTED = 0.72
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """n crossings: true number of interactions, good vertices, generated and measured z (cm)."""
+    """n crossings: true number of interactions, good vertices, generated and measured vertex (cm), shape (n, 3)."""
 
     n_true: Float64
     n_vertices: Array
-    gen_z: Float64
-    z: Float64
+    generated: Float64
+    measured: Float64
 
 
 def pileup_profile(profile: Profile) -> Float64:
@@ -40,7 +41,9 @@ def draw_conditions(n: int, pileup: Profile, vertex: Profile, rng: np.random.Gen
     below = np.cumsum(pileup_profile(pileup))
     bins = np.minimum(np.searchsorted(below, rng.random(n), side="right"), len(below) - 1)
     n_true = bins + rng.random(n)
-    gen_z = rng.normal(vertex.mean, vertex.width, n)
-    z = gen_z + _VERTEX_RESOLUTION * rng.standard_normal(n)
+    generated = np.stack(
+        [rng.normal(mean, width, n) for mean, width in (*_BEAM_SPOT, (vertex.mean, vertex.width))], axis=1
+    )
+    measured = generated + _VERTEX_RESOLUTION * rng.standard_normal((n, 3))
     n_vertices = 1 + rng.poisson(_RECONSTRUCTED * n_true).astype(np.int32)
-    return Conditions(n_true, n_vertices, gen_z, z)
+    return Conditions(n_true, n_vertices, generated, measured)

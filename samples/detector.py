@@ -26,6 +26,7 @@ FLAGS = (
 ISO_MU, ISO_TK_MU, SINGLE_MU = 1 << 4, 1 << 5, 1 << 3
 """Filter bits of trigger objects: those of 2016, and that of other years."""
 
+_ELECTRON_MASS = 0.000511
 _FLAG_FAILS = 1e-4
 _ELECTRON_FOUND, _ELECTRON_FAKED = 0.85, 0.003
 
@@ -61,7 +62,7 @@ class Detector:
         electrons = _electrons(events, rng)
         branches: dict[str, Column] = {
             "PV_npvsGood": conditions.n_vertices,
-            "PV_z": conditions.z,
+            **_vertex("PV", conditions.measured),
             **_missing_branches(missing),
             **{f"Flag_{flag}": rng.random(n) >= _FLAG_FAILS for flag in FLAGS},
             **_trigger(muons, electrons),
@@ -88,9 +89,13 @@ class Detector:
         probability = ecal_probability(n, truth, rng) if self._truth.has("prefire") else np.zeros(n)
         return {
             "Pileup_nTrueInt": conditions.n_true,
-            "GenVtx_z": conditions.gen_z,
+            **_vertex("GenVtx", conditions.generated),
             **ecal_weights(probability, truth),
         }
+
+
+def _vertex(name: str, position: Float64) -> dict[str, Column]:
+    return {f"{name}_{axis}": position[:, i] for i, axis in enumerate("xyz")}
 
 
 def _sum_of(muons: Jagged) -> Float64:
@@ -124,6 +129,8 @@ def _electrons(events: Events, rng: np.random.Generator) -> Jagged:
         ),
         "eta": np.concatenate([source["eta"][real], rng.uniform(-2.5, 2.5, m)]),
         "phi": np.concatenate([source["phi"][real], rng.uniform(-np.pi, np.pi, m)]),
+        "mass": np.full(total, _ELECTRON_MASS),
+        "charge": (2 * rng.integers(0, 2, total) - 1).astype(np.int32),
         "dxy": 0.01 * rng.standard_normal(total),
         "dz": 0.03 * rng.standard_normal(total),
         "cutBased": np.concatenate([rng.integers(1, 5, len(real)), rng.integers(0, 3, m)]).astype(np.int32),

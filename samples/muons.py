@@ -16,6 +16,7 @@ from binworks.samples.truth import STEPS, Truth
 
 MAX_ETA, SOFTEST = 2.4, 3.0
 ISOLATION = 0.15
+MUON_MASS = 0.1056584
 PRIVATE = ("iso_trigger", "tk_trigger", "hard")
 """Which paths a muon fired, and whether it belongs to the hard collision."""
 
@@ -66,6 +67,7 @@ class MuonSystem:
             "pt": tracks.pt,
             "eta": tracks.eta,
             "phi": tracks.phi,
+            "mass": np.full(len(tracks), MUON_MASS),
             "charge": tracks.charge.astype(np.int32),
             **_impact(tracks, rng),
             **_isolation(isolated, rng),
@@ -154,6 +156,7 @@ def _soft_muons(n: int, rng: np.random.Generator) -> tuple[Int64, dict[str, Arra
         "pt": pt,
         "eta": eta,
         "phi": phi,
+        "mass": np.full(m, MUON_MASS),
         "charge": (2 * rng.integers(0, 2, m) - 1).astype(np.int32),
         "dxy": 0.03 * rng.standard_normal(m),
         "dxybs": 0.03 * rng.standard_normal(m),
