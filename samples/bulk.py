@@ -42,6 +42,7 @@ def plan_bulk(
     pool: int = 0,
     layout: Format = "ttree",
     shower_weights: bool = False,
+    negative: float = 0.0,
 ) -> list[FileTask]:
     """Decide on the files.
 
@@ -62,11 +63,13 @@ def plan_bulk(
     layout : "ttree" or "rntuple"
     shower_weights : bool
         Whether to make PSWeight.
+    negative : float
+        Share of events with a negative genWeight, below 1/2.
 
     Raises
     ------
     RequestError
-        ``unknown-process`` or ``bad-events``.
+        ``unknown-process``, ``bad-events`` or ``bad-share``.
     """
     name = find(process).name
     if not 0 <= events <= LARGEST_SAMPLE:
@@ -79,6 +82,10 @@ def plan_bulk(
         raise RequestError(
             f"The pool has between 1 and {10 * CLUSTER} events, got {pool}.", code="bad-events"
         )
+    if not 0 <= negative < 0.5:
+        raise RequestError(
+            f"The share of negative weights lies between 0 and 1/2, got {negative}.", code="bad-share"
+        )
     return [
         FileTask(
             folder / f"{name}_{i}.root",
@@ -89,6 +96,7 @@ def plan_bulk(
             pool=pool,
             layout=layout,
             shower_weights=shower_weights,
+            negative=negative,
         )
         for i, size in enumerate(split(events, file_events))
     ]

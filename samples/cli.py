@@ -48,6 +48,10 @@ ShowerWeights = Annotated[
     bool, typer.Option("--ps-weights", help="Make PSWeight too; generation takes twice as long.")
 ]
 
+Negative = Annotated[
+    float, typer.Option(help="Share of negative weights, as generators beyond leading order have them.")
+]
+
 command = typer.Typer(
     name="sample",
     help="Simulate collisions as NanoAOD files: Pythia 8 and a parametric detector with a known truth.",
@@ -105,6 +109,7 @@ def generate(
     file_events: FileEvents = 100_000,
     layout: LayoutOption = Layout.ttree,
     ps_weights: ShowerWeights = False,
+    negative: Negative = 0.0,
     as_json: AsJson = False,
 ) -> None:
     """Generate simulated files of one process, with a catalogue and the detector's truth."""
@@ -117,6 +122,7 @@ def generate(
         file_events=file_events,
         layout=layout.value,
         shower_weights=ps_weights,
+        negative=negative,
     )
     _make(tasks, truth, jobs, as_json)
 

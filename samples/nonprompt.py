@@ -39,7 +39,7 @@ def draw_nonprompt(n: int, truth: Nonprompt, rng: np.random.Generator, *, branch
 
 
 def _branches(muons: Jagged) -> dict[str, Column]:
-    """Return the generator's branches: the weight and the muon itself; there is no matrix element to weigh."""
+    """Return the generator's branches: the muon itself; there is no matrix element to weigh."""
     n = len(muons.counts)
     charge: Int64 = muons["charge"]
     flags = np.full(n, IS_FIRST_COPY | IS_LAST_COPY, np.int32)
@@ -51,4 +51,4 @@ def _branches(muons: Jagged) -> dict[str, Column]:
         "statusFlags": flags,
         "genPartIdxMother": np.full(n, -1, np.int32),
     }
-    return {"genWeight": np.ones(n, np.float32), "GenPart": Jagged(muons.counts, fields)}
+    return {"GenPart": Jagged(muons.counts, fields)}

@@ -58,6 +58,8 @@ class FileTask:
     layout : "ttree" or "rntuple"
     shower_weights : bool
         Whether to make PSWeight.
+    negative : float
+        Share of events with a negative genWeight, as generators beyond leading order have them.
     """
 
     path: Path
@@ -69,6 +71,7 @@ class FileTask:
     pool: int = 0
     layout: Format = "ttree"
     shower_weights: bool = False
+    negative: float = 0.0
 
     @property
     def expected_events(self) -> float:
@@ -166,19 +169,21 @@ def _fill_simulation(task: FileTask, file: EventFile) -> int:
     rng = np.random.default_rng(_seed(task, "detector"))
     detector = Detector(task.truth, is_data=False)
     source = _pooled(task, process, rng) if task.pool else _generated(task, process, rng)
+    sums = np.zeros(2)
     for events in source:
         entry, branches = detector.measure(events, rng)
-        file.extend({**branches, **_identity(task, entry + file.entries)})
-    total = file.entries
+        weight = np.where(rng.random(len(events)) < task.negative, -1.0, 1.0)
+        sums += weight.sum(), (weight**2).sum()
+        file.extend({**branches, **_identity(task, entry + file.entries), "genWeight": weight})
     file.write_runs(
         {
             "run": np.uint32(1),
-            "genEventCount": np.int64(total),
-            "genEventSumw": np.float64(total),
-            "genEventSumw2": np.float64(total),
+            "genEventCount": np.int64(file.entries),
+            "genEventSumw": sums[0],
+            "genEventSumw2": sums[1],
         }
     )
-    return total
+    return file.entries
 
 
 def _generated(task: FileTask, process: Process, rng: np.random.Generator) -> Iterator[Events]:

@@ -104,10 +104,8 @@ def _rapidity(p: Float64, mass: Float64) -> Float64:
 
 
 def _branches(process: Process, collisions: Collisions, decays: list[TauDecays | None]) -> dict[str, Column]:
-    n = len(collisions)
     weights: dict[str, Column] = dict(theory_weights(process, collisions))
     return {
-        "genWeight": np.ones(n, np.float32),
         "GenPart": gen_particles(process, collisions, decays),
         "LHEPart": _lhe_particles(collisions),
         **weights,
