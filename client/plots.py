@@ -43,6 +43,8 @@ STYLE: dict[Any, Any] = {
     "figure.dpi": 150,
     "savefig.dpi": 150,
 }
+LINEAR_PERCENT = 0.1
+"""Effects of the mass are drawn to a linear scale up to here, to a logarithmic one beyond."""
 FORMATS = (".png", ".pdf", ".svg")
 
 
@@ -146,8 +148,10 @@ def _draw_mass(axes: Axes, p: Projection, result: FitResult) -> None:
     axes.stairs(fitted, p.edges, baseline=None, color=MASS_COLOUR, lw=1.8, label=label)
     _draw_shift(axes, p, 10.0, scale=100.0)
     axes.axhline(0, color="black", lw=0.6)
-    reach = max(float(np.max(np.abs(np.stack([low, high])))), float(np.max(100 * p.mass_effect(10.0))))
-    axes.set_ylim(-1.15 * reach, 1.6 * reach)
+    reach = max(float(np.max(np.abs(np.stack([low, high])))), 2 * LINEAR_PERCENT)
+    axes.set_yscale("symlog", linthresh=LINEAR_PERCENT, linscale=1.0)
+    axes.set_ylim(-2 * reach, 6 * reach)
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_ylabel(r"Effect of $m_W$ [%]")
     axes.set_xlabel(r"Muon $p_T$ [GeV]")
     axes.legend(loc="upper left", ncols=2, columnspacing=1.2)

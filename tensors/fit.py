@@ -33,6 +33,8 @@ from binworks.tensors.tensor import Tensor
 
 TOLERANCE_MEV = 1e-4
 MAX_STEPS = 50
+SHORTEST, LONGEST = 0.1, 2.0
+"""Limits of a step of the mass, relative to that of the closed form."""
 BLIND = 1e-6
 """A parameter of which the data know less than 1 / BLIND units (MeV, prior deviations) is not determined."""
 FLOOR = 1e-3
@@ -288,14 +290,21 @@ def _solve(matrix: Float64, columns: Float64) -> Float64:
 
 
 def _minimise(model: FitModel) -> tuple[Float64, _System, int]:
-    """Return the fitted values, the system about them, and the number of steps."""
+    """Return the fitted values, the system about them, and the number of steps.
+
+    Where the mass templates are noisy, the closed form steps too far; what the last step left over says by how much.
+    """
     system = _System(model, np.zeros(len(model.names)))
+    moved = before = 0.0
     for steps in range(1, MAX_STEPS + 1):
         values = system.step()
-        moved = abs(values[0] - system.values[0])
+        step = values[0] - system.values[0]
+        if abs(step) < TOLERANCE_MEV:
+            return values, _System(model, values), steps
+        secant = moved / (before - step) if moved and before != step else 1.0
+        moved, before = step * min(max(secant, SHORTEST), LONGEST), step
+        values[0] = system.values[0] + moved
         system = _System(model, values)
-        if moved < TOLERANCE_MEV:
-            return values, system, steps
     raise RequestError(
         f"The fit did not settle within {MAX_STEPS} steps; its mass shift was {system.values[0]:.1f} MeV.",
         code="no-convergence",
