@@ -72,20 +72,7 @@ def plan_bulk(
         ``unknown-process``, ``bad-events`` or ``bad-share``.
     """
     name = find(process).name
-    if not 0 <= events <= LARGEST_SAMPLE:
-        raise RequestError(
-            f"The number of events lies between 0 and {LARGEST_SAMPLE}, got {events}.", code="bad-events"
-        )
-    if file_events < 1:
-        raise RequestError(f"A file holds at least one event, got {file_events}.", code="bad-events")
-    if not 0 <= pool <= 10 * CLUSTER:
-        raise RequestError(
-            f"The pool has between 1 and {10 * CLUSTER} events, got {pool}.", code="bad-events"
-        )
-    if not 0 <= negative < 0.5:
-        raise RequestError(
-            f"The share of negative weights lies between 0 and 1/2, got {negative}.", code="bad-share"
-        )
+    _check(events, file_events, pool, negative)
     return [
         FileTask(
             folder / f"{name}_{i}.root",
@@ -125,3 +112,21 @@ def make_bulk(
         bytes=sum(result.bytes for result in results),
         core_seconds=sum(result.seconds for result in results),
     )
+
+
+def _check(events: int, file_events: int, pool: int, negative: float) -> None:
+    """Refuse numbers that make no sample."""
+    if not 0 <= events <= LARGEST_SAMPLE:
+        raise RequestError(
+            f"The number of events lies between 0 and {LARGEST_SAMPLE}, got {events}.", code="bad-events"
+        )
+    if file_events < 1:
+        raise RequestError(f"A file holds at least one event, got {file_events}.", code="bad-events")
+    if not 0 <= pool <= 10 * CLUSTER:
+        raise RequestError(
+            f"The pool has between 1 and {10 * CLUSTER} events, got {pool}.", code="bad-events"
+        )
+    if not 0 <= negative < 0.5:
+        raise RequestError(
+            f"The share of negative weights lies between 0 and 1/2, got {negative}.", code="bad-share"
+        )

@@ -25,7 +25,7 @@ from binworks.samples.production import CLUSTER, FileResult, FileTask
 from binworks.samples.rootfile import prepare_folder
 from binworks.samples.truth import DEMO_EFFECTS, EFFECTS, Truth
 
-DEMO_EVENTS = 450_000
+DEMO_EVENTS = 400_000
 
 
 class Layout(StrEnum):
@@ -62,7 +62,7 @@ app = command
 
 
 @command.command(
-    epilog="Example:  binworks sample demo --out demo --events 450000 --seed 1\n\n"
+    epilog="Example:  binworks sample demo --out demo --events 400000 --seed 1\n\n"
     "Writes data/*.root, catalogue.json, corrections/demo/ and truth.json, which holds the hidden shift of the W mass."
 )
 def demo(

@@ -196,11 +196,12 @@ def _generated(task: FileTask, process: Process, rng: np.random.Generator) -> It
 def _pooled(task: FileTask, process: Process, rng: np.random.Generator) -> Iterator[Events]:
     """Yield the events of the pool over and over, each with a new azimuth."""
     pool = _pool(process.name, task.truth, task.pool, task.shower_weights)
-    left = task.events
-    while left > 0:
-        part = pool if left >= len(pool) else pool.take(np.arange(left))
+    copies = max(1, min(CLUSTER, task.events) // len(pool))
+    if copies > 1:  # a small pool: several times in each cluster
+        pool = pool.take(np.arange(copies * len(pool)) % len(pool))
+    passes, rest = divmod(task.events, len(pool))
+    for part in (*(pool,) * passes, pool.take(np.arange(rest))):
         yield part.rotated(rng.uniform(-np.pi, np.pi, len(part)))
-        left -= len(part)
 
 
 @cache

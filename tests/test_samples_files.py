@@ -252,8 +252,9 @@ def test_resampled_events_are_new_measurements_of_the_pool(tmp_path):
 
 
 def test_a_sample_of_no_events_is_a_file_with_all_branches(tmp_path):
-    for process in PROCESSES:
-        result = produce(bulk(tmp_path, process, 0)[0])
+    tasks = [bulk(tmp_path, process, 0)[0] for process in PROCESSES]
+    for task in (*tasks, *bulk(tmp_path, events=0, pool=100)):
+        result = produce(task)
         assert result.entries == 0
         with uproot.open(result.path) as file:
             assert file["Events"].num_entries == 0
