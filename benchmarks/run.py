@@ -37,15 +37,10 @@ HERE = Path(__file__).resolve().parent
 def make_inputs(folder: Path, events: int) -> tuple[Path, Path]:
     """Make a file of W events and a correction set with the product's own commands."""
     call = [str(Path(sys.executable).with_name("binworks")), "sample"]
-    subprocess.run(
-        [*call, "resample", "Wplusmunu", "-n", str(events), "--file-events", str(events), "--out", str(folder / "w"), "--json"],
-        check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    subprocess.run(
-        [*call, "demo", "--events", "2000", "--out", str(folder / "demo"), "--json"],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    size = str(events)
+    made = ["resample", "Wplusmunu", "-n", size, "--file-events", size, "--out", str(folder / "w"), "--json"]
+    for arguments in (made, ["demo", "--events", "2000", "--out", str(folder / "demo"), "--json"]):
+        subprocess.run([*call, *arguments], check=True, stdout=subprocess.DEVNULL)
     return folder / "w" / "Wplusmunu_0.root", folder / "demo" / "corrections" / "demo"
 
 
