@@ -83,7 +83,7 @@ class FileTask:
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of a task: the file, its events, how many were generated for it, its size, and the time it took."""
+    """What became of a task: the file, its events, how many were generated for it, its size, and the core seconds it took."""
 
     path: Path
     entries: int
@@ -102,10 +102,10 @@ def produce(task: FileTask) -> FileResult:
     TransientError
         If writing fails.
     """
-    started = time.perf_counter()
+    started = time.process_time()
     with open_events(task.path, _seed(task, "file"), task.layout) as file:
         generated = _fill_data(task, file) if task.process is None else _fill_simulation(task, file)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     return FileResult(task.path, file.entries, generated, task.path.stat().st_size, seconds)
 
 
