@@ -91,6 +91,7 @@ def test_the_tutorial_runs_to_a_fitted_mass(
     monkeypatch.chdir(service)
     monkeypatch.setenv("BINWORKS_HOME", str(service / "binworks-home"))
     done = run_page(root / TUTORIAL)
+    done["client"].close()  # type: ignore[attr-defined]
     assert done["result"].uncertainty > 0  # type: ignore[attr-defined]
     assert (service / "w_mass.png").stat().st_size > 10_000
 
