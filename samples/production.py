@@ -83,7 +83,7 @@ class FileTask:
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of a task: the file, its events, how many were generated for it, its size, and the core seconds it took."""
+    """What became of a task: the file, its events, how many were generated for it, its size, its core seconds."""
 
     path: Path
     entries: int
