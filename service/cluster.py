@@ -171,7 +171,8 @@ class Cluster:
         log.info("connected to %s", self.address)
         try:
             while client.status == "running":
-                nthreads = await asyncio.wait_for(client.nthreads(), SILENCE_SECONDS)
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    nthreads = await client.nthreads()
                 self.threads = sum(nthreads.values())
                 await asyncio.sleep(HEARTBEAT_SECONDS)
         finally:

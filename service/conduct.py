@@ -28,6 +28,7 @@ from binworks.service.rim import (
     Rim,
     succeeded,
     token,
+    within,
 )
 from binworks.service.tasks import Failure, FillUnit, Merge, Outcome, Prepare, Receipt, Recipe
 from binworks.service.tree import Node
@@ -281,7 +282,7 @@ class Conduct:
 
     async def _tell_progress(self, settled: asyncio.Event) -> None:
         told = -1
-        while not await _within(settled, PROGRESS_SECONDS):
+        while not await within(settled, PROGRESS_SECONDS):
             if self._news != told:
                 told = self._news
                 await self.rim.call(self.rim.ledger.progress, self.job)
@@ -290,19 +291,10 @@ class Conduct:
     async def _stream(self, workload: Workload, settled: asyncio.Event) -> None:
         """Publish a snapshot now and then, if there is something new."""
         published, pause = 0, self.rim.settings.snapshot_seconds
-        while not await _within(settled, pause):
+        while not await within(settled, pause):
             done = len(workload.done())
             if published < done < len(workload.works):
                 begin = self.rim.clock()
                 await self.publisher.publish(workload, final=False)
                 published = done
                 pause = max(self.rim.settings.snapshot_seconds, SNAPSHOT_SHARE * (self.rim.clock() - begin))
-
-
-async def _within(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for an event, not longer than this; return whether it came."""
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True

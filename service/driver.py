@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import signal
 import time
@@ -24,7 +23,7 @@ from binworks.service.lease import LeaseLostError
 from binworks.service.ledger import Ledger, Settled
 from binworks.service.model import JobState
 from binworks.service.retry import Again, Kind, decide
-from binworks.service.rim import CancelledByUserError, JobFailedError, Rim
+from binworks.service.rim import CancelledByUserError, JobFailedError, Rim, within
 from binworks.service.settings import Settings
 from binworks.service.store import Store
 from binworks.service.tasks import Failure
@@ -54,6 +53,7 @@ class Driver:
         self._outcomes: asyncio.Queue[tuple[Conduct, Settled]] = asyncio.Queue()
         self._wake = asyncio.Event()
         self._noted: dict[str, str | None] = {}
+        self._group: asyncio.TaskGroup
 
     async def run(self) -> None:
         """Wait for the lease, then work for ever.
@@ -69,6 +69,7 @@ class Driver:
         log.info("%s is the driver", holder)
         try:
             async with self.rim.cluster.connected(), asyncio.TaskGroup() as group:
+                self._group = group
                 for loop in (self._renew, self._poll, self._dispatch, self._settle, self._tell_notes):
                     group.create_task(loop())
         finally:
@@ -155,8 +156,7 @@ class Driver:
     async def _dispatch(self) -> None:
         """Start units as workers come free, by fair share over all jobs."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+            await within(self._wake, POLL_SECONDS)
             self._wake.clear()
             now = self.rim.clock()
             conducts = {
@@ -176,7 +176,8 @@ class Driver:
             await self._outcomes.put((conduct, await conduct.attempt(work, rank)))
 
         attempts = self._attempts.setdefault(conduct.job, set())
-        task = asyncio.create_task(attempt(), name=f"unit {conduct.job}/{work.status.unit}")
+        # within the driver's group: an attempt that ends without an outcome must end the driver, not hang the job
+        task = self._group.create_task(attempt(), name=f"unit {conduct.job}/{work.status.unit}")
         attempts.add(task)
         task.add_done_callback(attempts.discard)
 

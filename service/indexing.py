@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,18 +50,14 @@ async def index(rim: Rim, job: str, datasets: Sequence[Dataset], *, skip: bool) 
     keys = await asyncio.to_thread(_keys, paths)
     found: dict[str, FileFacts | Failure] = dict(await rim.call(rim.ledger.indexed, list(keys.values())))
     fresh = [path for path in paths if path not in found]
-    found |= await _open_all(rim, job, fresh, skip=skip)
-    entries = [
-        (keys[path], facts) for path in fresh if isinstance(facts := found[path], FileFacts) and path in keys
-    ]
-    await rim.call(rim.ledger.index, entries)
+    found |= await _open_all(rim, job, fresh, keys, skip=skip)
     return _sorted(datasets, found)
 
 
 async def _open_all(
-    rim: Rim, job: str, paths: Sequence[str], *, skip: bool
+    rim: Rim, job: str, paths: Sequence[str], keys: Mapping[str, FileKey], *, skip: bool
 ) -> dict[str, FileFacts | Failure]:
-    """Open files, some at a time; a failure ends it all unless files may be skipped."""
+    """Open files, some at a time, and keep what they say; a failure ends it all unless files may be skipped."""
     found: dict[str, FileFacts | Failure] = {}
     coming = iter(paths)
 
@@ -70,8 +66,10 @@ async def _open_all(
             outcome = await rim.task(IndexFile(path), "index", job, seconds=rim.settings.index_timeout)
             if isinstance(outcome, Failure) and outcome.kind == Kind.INPUT and skip:
                 found[path] = outcome
-            else:
-                found[path] = succeeded(outcome, FileFacts)
+                continue
+            found[path] = facts = succeeded(outcome, FileFacts)
+            if path in keys:
+                await rim.call(rim.ledger.index, keys[path], facts)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(FILES_AT_ONCE):

@@ -46,8 +46,9 @@ def acquire(connection: Connection, holder: str, now: float, seconds: float) -> 
         return None
     fence: int = row.fence + 1
     renewed = {"holder": holder, "fence": fence, "expires": now + seconds}
-    connection.execute(update(lease).where(lease.c.name == NAME).values(**renewed))
-    return fence
+    mine = (lease.c.name == NAME, lease.c.fence == row.fence)  # another may have been faster
+    taken = connection.execute(update(lease).where(*mine).values(**renewed)).rowcount == 1
+    return fence if taken else None
 
 
 def renew(connection: Connection, fence: int, now: float, seconds: float) -> None:
@@ -70,7 +71,9 @@ def check(connection: Connection, fence: int) -> None:
     LeaseLostError
         If another driver has it.
     """
-    held = connection.execute(select(lease.c.fence).where(lease.c.name == NAME)).scalar_one()
+    held = connection.execute(
+        select(lease.c.fence).where(lease.c.name == NAME).with_for_update(read=True)
+    ).scalar_one()
     if held != fence:
         raise LeaseLostError(f"The lease has number {held} by now, this driver has {fence}.")
 

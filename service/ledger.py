@@ -142,12 +142,11 @@ class Ledger:
                     found[key.path] = FileFacts(**{**info, "clusters": tuple(info["clusters"])})
         return found
 
-    def index(self, entries: Sequence[tuple[FileKey, FileFacts]]) -> None:
-        """Keep the facts of files; they replace older ones of the same paths."""
+    def index(self, key: FileKey, facts: FileFacts) -> None:
+        """Keep the facts of a file; they replace older ones of the same path."""
         with self._write() as connection:
-            for key, facts in entries:
-                connection.execute(delete(files).where(files.c.path == key.path))
-                connection.execute(insert(files).values(**asdict(key), info=asdict(facts)))
+            connection.execute(delete(files).where(files.c.path == key.path))
+            connection.execute(insert(files).values(**asdict(key), info=asdict(facts)))
 
     # the plan
 

@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
@@ -100,6 +101,14 @@ class Rim:
             log.warning("%s failed, again later: %s", key[0], outcome.message, extra={"code": outcome.code})
             failures, kills = failures + 1, kills + (outcome.kind == Kind.KILLED)
             await asyncio.sleep(max(0.0, decision.at - self.clock()))
+
+
+async def within(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event, not longer than this; return whether it came."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):  # Python 3.11's wait_for may swallow a cancellation
+            await event.wait()
+    return event.is_set()
 
 
 def succeeded(outcome: Outcome, kind: type[T]) -> T:

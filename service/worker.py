@@ -5,6 +5,7 @@ Errors leave here as `Failure` records.
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Callable
@@ -83,6 +84,7 @@ def fill_unit(task: FillUnit, progress: Progress | None) -> Receipt:
     accumulator = there or _filled(task, progress)
     if there is None:
         store.write_accumulator(layout.partial(task.partial), accumulator, {"recipe": task.recipe.facts()})
+        gc.collect()  # file readers hold their arrays in cycles
     return _receipt(store, task.partial, accumulator, begin, reused=there is not None)
 
 

@@ -259,7 +259,7 @@ def test_the_lease_of_a_process_that_ended_on_this_host_is_free_at_once(
 
 def test_the_file_index_knows_a_file_until_it_changes(ledger: Ledger) -> None:
     facts = FileFacts("/d/f.root", "u", 5, 10, (0, 4, 10))
-    ledger.index([(FileKey("/d/f.root", 5, 1), facts)])
+    ledger.index(FileKey("/d/f.root", 5, 1), facts)
     assert ledger.indexed([FileKey("/d/f.root", 5, 1)]) == {"/d/f.root": facts}
     assert ledger.indexed([FileKey("/d/f.root", 5, 2), FileKey("/d/f.root", 6, 1)]) == {}
 

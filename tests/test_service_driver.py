@@ -1,0 +1,268 @@
+"""The driver against a cluster, a store and a database that misbehave: no process, no Dask, the same ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import itertools
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from service_toys import Running, registered, serial, write_all
+
+from binworks.processors.dataset import Dataset
+from binworks.service import conduct, rim, worker
+from binworks.service.cluster import LostError
+from binworks.service.database import Database
+from binworks.service.driver import Driver
+from binworks.service.jobs import Jobs
+from binworks.service.lease import LeaseLostError
+from binworks.service.ledger import Ledger
+from binworks.service.model import JobState, JobView, UnitState
+from binworks.service.retry import Kind
+from binworks.service.rim import Rim
+from binworks.service.settings import Settings
+from binworks.service.store import Store
+from binworks.service.tasks import Failure, FillUnit, Outcome, Task
+from binworks.tensors.errors import TransientError
+
+FILES, EVENTS = 4, 3500
+
+
+@pytest.fixture(scope="module", autouse=True)
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with registered(tmp_path_factory.mktemp("toys")):
+        yield
+
+
+class HereCluster:
+    """Runs tasks in threads of this process; ``mischief`` may raise or return a failure instead."""
+
+    def __init__(self, mischief: Callable[[Task], Failure | None] = lambda _: None) -> None:
+        self.threads = 3
+        self.mischief = mischief
+        self.seen: list[Task] = []
+        self.keys: set[tuple[str, ...]] = set()
+
+    @contextlib.asynccontextmanager
+    async def connected(self) -> AsyncIterator[HereCluster]:
+        yield self
+
+    async def run(
+        self, task: Task, key: tuple[str, ...], *, seconds: float, priority: float = 0.0
+    ) -> tuple[Outcome, str]:
+        assert seconds > 0
+        assert len(set(key)) == len(key) or key[0] == "merge"
+        self.seen.append(task)
+        await asyncio.sleep(0)
+        return self.mischief(task) or await asyncio.to_thread(worker.run, task), "here"
+
+
+class Bench:
+    """A driver on a bench: everything of it is real but the cluster."""
+
+    def __init__(self, folder: Path, cluster: HereCluster, store: Store | None = None) -> None:
+        self.settings = Settings(
+            home=folder,
+            data_roots=(str(folder),),
+            unit_events=1000,
+            backoff_seconds=0.01,
+            snapshot_seconds=0.2,
+        )
+        self.database = Database(self.settings.database_url)
+        self.database.create_tables()
+        self.ledger = Ledger(self.database)
+        store = store or Store.open(self.settings.store_url)
+        self.rim = Rim(self.settings, self.ledger, store, cluster, time.time)  # type: ignore[arg-type]
+        self.running = Running(None, self.settings, Jobs(self.database))  # type: ignore[arg-type]
+
+    def drive(
+        self, *jobs: str, meanwhile: Callable[[], Any] = lambda: None, seconds: float = 30.0
+    ) -> list[JobView]:
+        """Run the driver until the jobs are finished."""
+
+        async def run() -> None:
+            driver = asyncio.create_task(Driver(self.rim).run())
+            end = time.monotonic() + seconds
+            while not driver.done() and not all(self.running.jobs.get(job).state.finished for job in jobs):
+                assert time.monotonic() < end, [self.running.jobs.get(job) for job in jobs]
+                meanwhile()
+                await asyncio.sleep(0.02)
+            driver.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await driver
+            self.ledger.renew(0.0)
+
+        asyncio.run(run())
+        return [self.running.jobs.get(job) for job in jobs]
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
+    monkeypatch.setattr(rim, "TICK_SECONDS", 0.01)
+    made: list[Bench] = []
+
+    def one(*mischief: Callable[[Task], Failure | None], store: Store | None = None) -> Bench:
+        made.append(Bench(tmp_path, HereCluster(*mischief), store))
+        return made[-1]
+
+    yield one
+    for bench in made:
+        bench.rim.thread.shutdown()
+        bench.database.close()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, ...]:
+    return write_all(tmp_path / "data", FILES, EVENTS)
+
+
+def expected(bench: Bench, job: str, files: tuple[str, ...], folder: Path) -> dict[str, str]:
+    _, resolved = bench.ledger.load(job)
+    return {"D": serial(folder, Dataset(name="D", files=files), resolved)}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_storm_of_passing_failures_changes_no_bit(
+    make: Callable[..., Bench], files: tuple[str, ...], tmp_path: Path, seed: int
+) -> None:
+    rng = random.Random(seed)
+    kills: dict[str, int] = {}
+
+    def storm(task: Task) -> Failure | None:
+        dice, about = rng.random(), repr(task)
+        if dice < 0.2:
+            raise LostError(with_worker=rng.random() < 0.5)
+        if dice < 0.3 and kills.setdefault(about, 0) < 2:
+            kills[about] += 1
+            return Failure(Kind.KILLED, "worker-died", "It died.")
+        return Failure(Kind.TRANSIENT, "server-timeout", "No answer.") if dice < 0.35 else None
+
+    bench = make(storm)
+    job = bench.running.submit({"D": files}).id
+    (view,) = bench.drive(job)
+    assert view.complete
+    assert view.counts.events.done == FILES * EVENTS
+    assert bench.running.digests(job) == expected(bench, job, files, tmp_path / "serial")
+    units = [task for task in bench.rim.cluster.seen if isinstance(task, FillUnit)]  # type: ignore[attr-defined]
+    assert len(units) > view.counts.units.total
+
+
+def test_a_disk_of_the_driver_that_is_full_for_a_while_costs_time_only(
+    make: Callable[..., Bench], files: tuple[str, ...], tmp_path: Path
+) -> None:
+    class Full(Store):
+        left = 3
+
+        def create_json(self, key: str, document: Any) -> bool:
+            if self.left > 0:
+                self.left -= 1
+                raise TransientError("The store does not take it.", code="store-write-failed", where=key)
+            return super().create_json(key, document)
+
+        def seal(self, prefix: str, attributes: Any) -> None:
+            if self.left < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().seal(prefix, attributes)
+
+    store = Full(Store.open(str(tmp_path / "store")).root)
+    bench = make(store=store)
+    job = bench.running.submit({"D": files}).id
+    (view,) = bench.drive(job)
+    assert view.complete
+    assert bench.running.digests(job) == expected(bench, job, files, tmp_path / "serial")
+
+    store.left = -1
+    (failed,) = bench.drive(bench.running.submit({"D": files}).id)
+    assert failed.state == JobState.FAILED
+    assert failed.error is not None
+    assert "No space left" in failed.error.message
+    assert failed.generation is None
+
+
+def test_a_fault_of_ours_ends_one_job_and_no_other(
+    make: Callable[..., Bench], files: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make()
+    bad, good = (bench.running.submit({"D": files}, label=label).id for label in ("bad", "good"))
+    original = conduct.Conduct._plan
+
+    async def broken(self: conduct.Conduct) -> None:
+        if self.job == bad:
+            raise ZeroDivisionError("ours")
+        await original(self)
+
+    monkeypatch.setattr(conduct.Conduct, "_plan", broken)
+    views = bench.drive(bad, good)
+    assert [view.state for view in views] == [JobState.FAILED, JobState.SUCCEEDED]
+    assert views[0].error is not None
+    assert views[0].error.message == "ZeroDivisionError: ours"
+
+
+def test_a_driver_that_lost_the_lease_ends_and_the_next_one_finishes_the_job(
+    make: Callable[..., Bench], files: tuple[str, ...], tmp_path: Path
+) -> None:
+    bench = make(lambda task: time.sleep(0.05) if isinstance(task, FillUnit) else None)
+    job = bench.running.submit({"D": files}).id
+    thief = Ledger(bench.database, lambda: time.time() + 1000)
+
+    def steal() -> None:
+        if bench.running.jobs.get(job).counts.units.done >= 2 and not thief.fence:
+            assert thief.take_over("elsewhere:1", 10.0)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        bench.drive(job, meanwhile=steal)
+    assert caught.group_contains(LeaseLostError)
+    before = bench.running.jobs.get(job)
+    assert before.state == JobState.RUNNING
+    thief.renew(-2000.0)
+    (view,) = bench.drive(job)
+    assert view.complete
+    assert bench.running.digests(job) == expected(bench, job, files, tmp_path / "serial")
+
+
+def test_every_task_can_be_the_last_of_a_driver(
+    make: Callable[..., Bench], files: tuple[str, ...], tmp_path: Path
+) -> None:
+    rng, ends = random.Random(2), itertools.count()
+
+    class EndOfDriverError(BaseException):
+        pass
+
+    def end(_task: Task) -> None:
+        if rng.random() < 0.15:
+            raise EndOfDriverError
+
+    bench = make(end)
+    job = bench.running.submit({"D": files}).id
+    while not bench.running.jobs.get(job).state.finished:
+        with contextlib.suppress(BaseExceptionGroup):
+            bench.drive(job)
+        bench.ledger.renew(0.0)
+        assert next(ends) < 60
+    assert next(ends) > 3
+    assert bench.running.jobs.get(job).complete
+    assert bench.running.digests(job) == expected(bench, job, files, tmp_path / "serial")
+    numbers = [g.n for g in bench.running.jobs.generations(job)]
+    assert numbers == sorted(set(numbers))
+
+
+def test_a_unit_that_is_held_by_ten_dying_workers_is_given_up(
+    make: Callable[..., Bench], files: tuple[str, ...]
+) -> None:
+    def die(task: Task) -> None:
+        if isinstance(task, FillUnit) and files[1] == task.pieces[-1].path and task.pieces[-1].start == 0:
+            raise LostError(with_worker=True)
+
+    bench = make(die)
+    job = bench.running.submit({"D": files}, on_error={"skip": 0.5}).id
+    (view,) = bench.drive(job)
+    assert view.state == JobState.SUCCEEDED
+    (unit,) = bench.running.jobs.units(job, state=UnitState.SKIPPED)
+    assert unit.error is not None
+    assert unit.error.code == "workers-die"
