@@ -57,7 +57,7 @@ def refused(folder: Path, name: str, change: Any) -> PayloadError:
         ("pileup", lambda d: d["corrections"][0]["data"]["content"].pop(), "wrong-axes", "variations"),
         ("pileup", lambda d: d["corrections"][0].update(name="pu"), "bad-payload", "no correction 'pileup'"),
         ("pileup", lambda d: d.update(schema_version=1), "bad-payload", "correctionlib"),
-        ("pileup", lambda d: d["corrections"][0]["inputs"].append({"name": "eta", "type": "real"}), "wrong-axes", "eta"),
+        ("pileup", lambda d: d["corrections"][0]["inputs"].append({"name": "x", "type": "real"}), "wrong-axes", "'x'"),
         ("theory", lambda d: d["corrections"][0]["data"]["content"].pop(0), "missing-bins", "nominal"),
         ("theory", lambda d: d["corrections"][0]["data"]["content"][1]["value"]["content"].pop(),
          "missing-bins", "no value"),
