@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,8 @@ def sample(folder: Path, *, events: int, seed: int, jobs: int, quiet: bool = Fal
     words = [str(word) for pair in options.items() for word in pair] + (["--json"] if quiet else [])
     command = [*BINWORKS, "sample", "demo", *words]
     output = subprocess.DEVNULL if quiet else None
-    with _ended(subprocess.Popen(command, stdout=output)) as process:  # noqa: S603  our own command
+    process = subprocess.Popen(command, stdout=output, start_new_session=True)  # noqa: S603  our own command
+    with _ended(process):
         if process.wait() != 0:
             message = f"The simulation ended with code {process.returncode}; its messages are above."
             raise InputError(message, code="sample-failed", where=str(folder))
@@ -98,7 +101,6 @@ def running_service(home: Path, *options: object, keep: bool = False) -> Iterato
     words = [str(word) for word in ("up", "--home", home, "--port", 0, *options)]
     log = home / "up.log"
     with log.open("wb") as output:
-        # a session of its own: Ctrl-C is for the demo, which then ends the service in order
         process = subprocess.Popen(  # noqa: S603  our own command
             [*BINWORKS, *words], stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -124,10 +126,13 @@ def _wait_for(process: subprocess.Popen[bytes], home: Path, log: Path) -> dict[s
 
 
 @contextmanager
-def _ended(process: subprocess.Popen[bytes], *, keep: bool = False) -> Iterator[subprocess.Popen[bytes]]:
-    """End the process on the way out, politely first."""
+def _ended(process: subprocess.Popen[bytes], *, keep: bool = False) -> Iterator[None]:
+    """End a process on the way out, and all that it started.
+
+    It leads a session of its own: a Ctrl-C on the terminal is for us, who then end it in order.
+    """
     try:
-        yield process
+        yield
     except BaseException:
         keep = False
         raise
@@ -139,3 +144,6 @@ def _ended(process: subprocess.Popen[bytes], *, keep: bool = False) -> Iterator[
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        if not keep:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
