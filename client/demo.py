@@ -63,9 +63,8 @@ def command(
     The folder then holds the samples, the home of the service, mw.png, mw.pdf and result.json. Samples that are there
     already with the same parameters are used again.
     """
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
-    )  # so that children are ended, too
+    # as an exception, so that the processes that were started are ended on the way out
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     steps = Steps(Console(stderr=as_json, highlight=False, soft_wrap=True))
     out = out.absolute()
     with steps.step("samples", f"W, Z and nonprompt muons; {events:,} W -> mu nu in the data") as say:
@@ -108,17 +107,14 @@ def _fill(service: RunningService, steps: Steps) -> Tensor:
         say(f"{status.events_total:,} events")
     with steps.step("tensor", f"pulling job {job.id}") as say:
         tensor = job.tensor()
-        say(
-            f"{tensor.nominal[0].size:,} bins, {len(tensor.processes)} processes, {len(tensor.nuisances)} nuisances"
-        )
+        bins, processes = tensor.nominal[0].size, len(tensor.processes)
+        say(f"{bins:,} bins, {processes} processes, {len(tensor.nuisances)} nuisances")
     return tensor
 
 
 def _fit(tensor: Tensor, steps: Steps) -> tuple[FitResult, dict[float, float]]:
     """Fit the mass, and pseudo-data with known shifts: what comes back, by shift in MeV."""
-    with steps.step(
-        "fit", "the W mass, and the closure of 20 shifts made by weights of the same events"
-    ) as say:
+    with steps.step("fit", "the W mass; closure with 20 shifts made by weights of the same events") as say:
         rebin = enough_events(tensor)
         result = fit_mass(tensor, floating=[SIGNAL], rebin=rebin)
         shifts, templates = mass_templates(tensor)
@@ -128,9 +124,8 @@ def _fit(tensor: Tensor, steps: Steps) -> tuple[FitResult, dict[float, float]]:
             for shift, data in pseudo
             if shift
         }
-        say(
-            f"{result.used.sum()} bins: merged by " + ", ".join(f"{n} in {axis}" for axis, n in rebin.items())
-        )
+        merged = ", ".join(f"{n} in {axis}" for axis, n in rebin.items() if n > 1) or "none merged"
+        say(f"{result.used.sum():,} bins ({merged}: enough simulated events in each)")
     return result, closure
 
 

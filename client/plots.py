@@ -85,7 +85,7 @@ def plot_fit(
     projected = project(tensor, result, "pt", data)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 8.0), layout="constrained")
-        grid = {"height_ratios": (3.2, 1.4, 1.4), "hspace": 0.04}
+        grid = {"height_ratios": (3.0, 1.3, 1.7), "hspace": 0.04}
         top, middle, bottom = figure.subplots(3, 1, sharex=True, gridspec_kw=grid)
         _draw_spectrum(top, projected, tensor.metadata.get("luminosity"), title)
         _draw_ratio(middle, projected)
