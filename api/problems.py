@@ -164,7 +164,10 @@ def _document(
 
 
 def _ours(_request: Request, error: Exception) -> JSONResponse:
-    return answer(cast("BinworksError", error))
+    answered = answer(cast("BinworksError", error))
+    if answered.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("%s", error, exc_info=error)
+    return answered
 
 
 def _invalid(_request: Request, error: Exception) -> JSONResponse:

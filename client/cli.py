@@ -52,7 +52,8 @@ COMMANDS = {
 
 
 def build(words: Sequence[str]) -> typer.Typer:
-    """Return the application; of the commands, those that are among the words are loaded, the others listed."""
+    """Return the application; the command that is the first of the words is loaded, the others are listed."""
+    wanted = next((word for word in words if word in COMMANDS), None)
     app = typer.Typer(
         name="binworks",
         epilog=EXIT_CODES,
@@ -61,7 +62,7 @@ def build(words: Sequence[str]) -> typer.Typer:
     )
     app.callback()(_options)
     for name, command in COMMANDS.items():
-        if name not in words:
+        if name != wanted:
             app.command(name, help=command.summary, rich_help_panel=command.panel)(_listed)
             continue
         module, _, attribute = command.target.partition(":")

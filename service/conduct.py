@@ -33,7 +33,9 @@ from binworks.service.rim import (
 from binworks.service.tasks import Failure, FillUnit, Merge, Outcome, Prepare, Receipt, Recipe
 from binworks.service.tree import Node
 from binworks.service.units import Status
-from binworks.service.work import Work, Workload, from_rows
+from binworks.service.work import Work, Workload, from_rows, sum_counts
+from binworks.tensors.accumulator import KEPT_EXAMPLES, check_oddities
+from binworks.tensors.errors import PhysicsError
 
 PROGRESS_SECONDS = 1.0
 SNAPSHOT_SHARE = 5.0
@@ -81,6 +83,7 @@ class Conduct:
             await self._plan()
         workload = await self._load()
         await self._fill(workload)
+        await asyncio.to_thread(self._check_oddities, workload)
         await self._move(JobState.FINALIZING, "all units are settled")
         await self.publisher.publish(workload, final=True)
         await self._move(JobState.SUCCEEDED, "the last snapshot is published")
@@ -144,6 +147,22 @@ class Conduct:
                     hint="The job's missing files say why; repair them, or allow more.",
                 )
             )
+
+    def _check_oddities(self, workload: Workload) -> None:
+        """End the job if too many events had numbers that are not finite; name the first."""
+        works = workload.done()
+        examples: dict[str, list[str]] = {}
+        for work in works:
+            if any(count for name, count in work.counts.items() if name.startswith("odd/")):
+                stored = self.rim.store.attributes(layout.partial(work.partial))
+                for kind, events in stored["examples"].items():
+                    examples.setdefault(kind, []).extend(events)
+            if sum(map(len, examples.values())) >= KEPT_EXAMPLES:
+                break
+        try:
+            check_oddities(sum_counts(works), examples, self.resolved.request.odd_limit)
+        except PhysicsError as error:
+            raise JobFailedError(failures.of(error)) from error
 
     async def _load(self) -> Workload:
         row, _ = await self.rim.call(self.rim.ledger.load, self.job)

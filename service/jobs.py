@@ -256,7 +256,7 @@ def _row(connection: Connection, job: str, owner: str | None) -> Row[Any]:
     row = connection.execute(select(jobs).where(jobs.c.id == job)).one_or_none()
     if row is None or (owner is not None and row.owner != owner):
         raise RequestError(
-            "There is no such job.", code="unknown-job", where=job, hint="`binworks status` lists yours."
+            "There is no such job.", code="unknown-job", where=job, hint="`binworks jobs` lists yours."
         )
     return row
 

@@ -77,6 +77,12 @@ class JobRequest(Strict):
         default=0, ge=-10, le=10, description="Each step doubles the job's share of the workers."
     )
     on_error: Literal["fail"] | Skip = Field(default="fail", description="What a bad file does to the job.")
+    odd_limit: float = Field(
+        default=1e-6,
+        ge=0,
+        le=1,
+        description="Largest fraction of events left out because a weight or momentum is not finite.",
+    )
     label: str | None = Field(default=None, max_length=200, description="Free text for people.")
 
     @model_validator(mode="after")

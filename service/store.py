@@ -164,18 +164,21 @@ class Store:
         accumulator : Accumulator
             Each histogram becomes a group with the arrays ``values`` and, where kept, ``variances``.
         attributes : mapping, optional
-            JSON-able facts; ``counts`` and ``digest`` are added.
+            JSON-able facts; ``counts``, ``examples`` and ``digest`` are added.
 
         Raises
         ------
         TransientError
             If the disk does not take it; nothing is left behind.
         """
-        digest = digest_of(accumulator)
-        facts = {**(attributes or {}), "counts": dict(sorted(accumulator.counts.items())), "digest": digest}
+        digests = _digests(accumulator)
+        digest = _digest_of_all(digests, accumulator.counts)
+        counts = dict(sorted(accumulator.counts.items()))
+        facts = {**(attributes or {}), "counts": counts, "examples": accumulator.examples, "digest": digest}
         with self._new_group(prefix, facts) as group:
             for name, histogram in accumulator.histograms.items():
-                inner = group.create_group(name, attributes={"uhi": histogram.uhi()})
+                described = {"uhi": histogram.uhi(), "digest": digests[name]}
+                inner = group.create_group(name, attributes=described)
                 _write_array(inner, "values", histogram.values)
                 if histogram.variances is not None:
                     _write_array(inner, "variances", histogram.variances)
@@ -192,17 +195,9 @@ class Store:
             Code ``damaged`` if the bytes are not those that were written.
         """
         group = self.group(prefix)
-        try:
+        with _damage(prefix):
             accumulator, written = _read_accumulator(group)
-        except Exception as error:
-            raise TransientError(
-                f"The stored sums cannot be read: {error!r}.", code="damaged", where=prefix
-            ) from error
-        expected = written if digest is None else digest
-        found = digest_of(accumulator)
-        if found != expected:
-            message = f"The stored sums have the digest {found}, expected {expected}."
-            raise TransientError(message, code="damaged", where=prefix)
+        _refuse_damaged(digest_of(accumulator), written if digest is None else digest, prefix)
         return accumulator
 
     def attributes(self, prefix: str) -> dict[str, Any]:
@@ -214,14 +209,21 @@ class Store:
         return sorted(name for name, _ in self.group(prefix).groups())
 
     def read_histogram(self, prefix: str, name: str) -> Histogram:
-        """Return one histogram of an accumulator.
+        """Return one histogram of an accumulator, checked against the digest stored with it.
 
         Raises
         ------
         RequestError
             Code ``no-such-key``.
+        TransientError
+            Code ``damaged`` if the bytes are not those that were written: a lost chunk may read as zeros.
         """
-        return _read_histogram(self.group(f"{prefix}/{name}"))
+        key = f"{prefix}/{name}"
+        group = self.group(key)
+        with _damage(key):
+            histogram = _read_histogram(group)
+        _refuse_damaged(_digest_of_histogram(histogram), str(group.attrs["digest"]), key)
+        return histogram
 
     def group(self, prefix: str) -> zarr.Group:
         """Open a stored group for reading; its arrays are read piece by piece, as they are sliced.
@@ -242,14 +244,18 @@ class Store:
         self, prefix: str, arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]
     ) -> None:
         """Store named arrays as a group; an existing group is left as it is."""
-        with self._new_group(prefix, attributes) as group:
+        with self._new_group(prefix, {**attributes, "digest": _digest_of_arrays(arrays)}) as group:
             for name, array in arrays.items():
                 _write_array(group, name, array)
 
     def read_arrays(self, prefix: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Return the facts and the named arrays of a group."""
+        """Return the facts and the named arrays of a group, checked as those of `read_histogram`."""
         group = self.group(prefix)
-        return dict(group.attrs), {name: np.asarray(array[...]) for name, array in group.arrays()}
+        with _damage(prefix):
+            arrays = {name: np.asarray(array[...]) for name, array in group.arrays()}
+        facts: dict[str, Any] = dict(group.attrs)
+        _refuse_damaged(_digest_of_arrays(arrays), facts.pop("digest"), prefix)
+        return facts, arrays
 
     # publishing
 
@@ -303,14 +309,49 @@ class Store:
 
 def digest_of(accumulator: Accumulator) -> str:
     """Return the sha256 over names, axes, bytes of the sums, and counts."""
+    return _digest_of_all(_digests(accumulator), accumulator.counts)
+
+
+def _digests(accumulator: Accumulator) -> dict[str, str]:
+    return {name: _digest_of_histogram(histogram) for name, histogram in accumulator.histograms.items()}
+
+
+def _digest_of_all(digests: Mapping[str, str], counts: Mapping[str, int]) -> str:
+    return hashlib.sha256(json.dumps([digests, counts], sort_keys=True).encode()).hexdigest()
+
+
+def _digest_of_histogram(histogram: Histogram) -> str:
+    arrays = {"values": histogram.values}
+    if histogram.variances is not None:
+        arrays["variances"] = histogram.variances
+    axes = json.dumps(histogram.uhi(), sort_keys=True)
+    return hashlib.sha256(f"{axes} {_digest_of_arrays(arrays)}".encode()).hexdigest()
+
+
+def _digest_of_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
     digest = hashlib.sha256()
-    for name, histogram in sorted(accumulator.histograms.items()):
-        digest.update(json.dumps([name, histogram.uhi()], sort_keys=True).encode())
-        for array in (histogram.values, histogram.variances):
-            if array is not None:
-                digest.update(np.ascontiguousarray(array, dtype="<f8").data)
-    digest.update(json.dumps(accumulator.counts, sort_keys=True).encode())
+    for name, array in sorted(arrays.items()):
+        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        digest.update(f"{name} {little.dtype.str} {little.shape}".encode())
+        digest.update(little.data)
     return digest.hexdigest()
+
+
+@contextmanager
+def _damage(where: str) -> Iterator[None]:
+    """Call whatever damaged bytes make zarr raise by its name."""
+    try:
+        yield
+    except Exception as error:
+        raise TransientError(
+            f"What is stored cannot be read: {error!r}.", code="damaged", where=where
+        ) from error
+
+
+def _refuse_damaged(found: str, expected: str, where: str) -> None:
+    if found != expected:
+        message = f"What is stored has the digest {found}, expected {expected}."
+        raise TransientError(message, code="damaged", where=where)
 
 
 def _write_array(group: zarr.Group, name: str, array: NDArray[Any]) -> None:
@@ -346,7 +387,8 @@ def _read_accumulator(group: zarr.Group) -> tuple[Accumulator, str]:
     facts: dict[str, Any] = dict(group.attrs)
     histograms = {name: _read_histogram(inner) for name, inner in sorted(group.groups())}
     counts = {name: int(count) for name, count in facts["counts"].items()}
-    return Accumulator(histograms, counts), facts["digest"]
+    examples = {kind: list(events) for kind, events in facts["examples"].items()}
+    return Accumulator(histograms, counts, examples), facts["digest"]
 
 
 def _read_histogram(group: Any) -> Histogram:
