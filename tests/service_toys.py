@@ -5,6 +5,7 @@ Workers find the processors by an entry point, as they find anybody's.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -204,7 +205,8 @@ def service(home: Path, *, workers: int, **settings: Any) -> Iterator[Running]:
 def serial(folder: Path, dataset: Dataset, resolved: ResolvedJob) -> str:
     """Return the digest of a data set's sums, made in this process, unit after unit, without service or cluster."""
     store = Store.open(str(folder))
-    recipe = recipe_of(resolved)
+    patient = {"pause": 0.0} if "pause" in resolved.options else {}
+    recipe = recipe_of(resolved, **patient)
     facts = [worker.run(IndexFile(path)) for path in dataset.files]
     assert all(isinstance(found, FileFacts) for found in facts), facts
     units = plan.cut({dataset.name: facts}, resolved.unit_events)  # type: ignore[dict-item]
@@ -219,12 +221,12 @@ def serial(folder: Path, dataset: Dataset, resolved: ResolvedJob) -> str:
     return digest_of(worker._value(store, value))
 
 
-def recipe_of(resolved: ResolvedJob) -> Recipe:
-    """Return what the driver would send."""
+def recipe_of(resolved: ResolvedJob, **options: Any) -> Recipe:
+    """Return what the driver would send, with some options changed."""
     return Recipe(
         resolved.request.processor,
         resolved.code,
-        resolved.model_dump_json(include={"options"})[len('{"options":') : -1],
+        json.dumps({**resolved.options, **options}, sort_keys=True),
         resolved.corrections,
         resolved.corrections_digest,
         resolved.systematics,
