@@ -249,3 +249,23 @@ def test_log_lines_are_json_with_the_job(running: Running, data: Path) -> None:
     lines = [json.loads(line) for line in (running.settings.logs / "driver.log").read_text().splitlines()]
     assert {"time", "level", "message"} <= lines[0].keys()
     assert any(line.get("job") == job and "finalizing" in line["message"] for line in lines)
+
+
+def test_events_that_are_not_finite_fail_the_job_by_name_unless_they_are_allowed(
+    running: Running, data: Path
+) -> None:
+    events = small_nano.events(1000, 3, pdf_members=5)
+    events["genWeight"][17] = np.nan
+    path = small_nano.write(data / "odd.root", events)
+    request = {
+        "processor": "w_mass",
+        "options": {"pdf_members": 5},
+        "datasets": [{"name": "odd", "files": [str(path)], "boson": "W"}],
+    }
+    refused = running.wait(running.submit({}, **request).id)
+    assert refused.state == JobState.FAILED
+    assert refused.error is not None
+    assert refused.error.code == "not-finite"
+    assert "1:0:17" in refused.error.message
+    allowed = running.wait(running.submit({}, odd_limit=0.01, **request).id)
+    assert allowed.state == JobState.SUCCEEDED
