@@ -6,6 +6,7 @@ change of the files on disk then refuses jobs of the new code, instead of giving
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from typing import Any
@@ -28,3 +29,5 @@ def dask_setup(_worker: Any) -> None:
             loaded_code(name)
         except Exception:
             log.warning("the processor %s cannot be loaded", name, exc_info=True)
+    gc.collect()
+    gc.freeze()  # what is loaded stays: the collections after each unit need not look at it again

@@ -363,6 +363,7 @@ def _write_array(group: zarr.Group, name: str, array: NDArray[Any]) -> None:
         chunks=inner,
         shards=shard,
         compressors=BloscCodec(cname="lz4", clevel=1, shuffle="shuffle"),
+        chunk_key_encoding={"name": "default", "separator": "."},  # one folder an array: each must be synced
         config={
             "write_empty_chunks": True
         },  # an absent chunk reads as zeros; so none is ever absent on purpose

@@ -17,7 +17,7 @@ from test_api_jobs import problem
 
 pytest_plugins = ["served_fixture"]
 
-KEY = "Wplusmunu/wide/values/c/0/0/0/0/0/0"
+KEY = "Wplusmunu/wide/values/c.0.0.0.0.0.0"
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_head_says_the_size_and_sends_nothing(web: httpx.Client, stored: bytes) 
 
 
 @pytest.mark.parametrize(
-    "key", ["", "/", ".zgroup", ".zattrs", ".zmetadata", "Wplusmunu", "Wplusmunu/", "c/0"]
+    "key", ["", "/", ".zgroup", ".zattrs", ".zmetadata", "Wplusmunu", "Wplusmunu/", "c.0"]
 )
 def test_what_is_no_stored_file_is_not_found(web: httpx.Client, key: str) -> None:
     assert web.get(key).status_code == 404

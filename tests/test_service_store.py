@@ -68,7 +68,7 @@ def test_the_first_writer_wins(local: Store) -> None:
     assert digest_of(local.read_accumulator(layout.partial(NAME))) == first
 
 
-@pytest.mark.parametrize("victim", ["pdf/values/c/0/0/0", "nominal/variances/c/0/0"])
+@pytest.mark.parametrize("victim", ["pdf/values/c.0.0.0", "nominal/variances/c.0.0"])
 @pytest.mark.parametrize("damage", ["flip", "remove", "cut"])
 def test_damage_is_noticed_when_sums_are_read(local: Store, victim: str, damage: str) -> None:
     local.write_accumulator(layout.partial(NAME), sums())
