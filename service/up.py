@@ -30,6 +30,7 @@ from binworks.service.settings import FILE_NAME, Settings
 from binworks.tensors.errors import RequestError, TransientError
 
 READY_SECONDS = 90.0
+HOPELESS_RESTARTS = 3
 RUN_FILE = "service.json"
 TOKEN_FILE = "token"  # noqa: S105  a file's name
 LOCK_FILE = "lock"
@@ -100,9 +101,11 @@ class Service:
     def _wait(self) -> None:
         end = time.monotonic() + READY_SECONDS
         while not (_answers(f"{self.settings.url}/readyz") and self.driver.alive):
-            if time.monotonic() > end:
+            failing = [keeper for keeper in (self.api, self.driver) if keeper.restarts >= HOPELESS_RESTARTS]
+            if failing or time.monotonic() > end:
+                what = " and ".join(k.process_name for k in failing) or "the service"
                 raise TransientError(
-                    f"The service is not ready after {READY_SECONDS:.0f} s.",
+                    f"{what} did not start.",
                     code="not-ready",
                     where=str(self.settings.logs),
                     hint=f"See {self.api.output.name} and {self.driver.output.name} there.",

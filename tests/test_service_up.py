@@ -19,8 +19,8 @@ import pytest
 from binworks.service.database import Database
 from binworks.service.settings import Settings
 from binworks.service.tokens import check
-from binworks.service.up import choose_port, configure, ensure_token, locked
-from binworks.tensors.errors import RequestError
+from binworks.service.up import Service, choose_port, configure, ensure_token, locked
+from binworks.tensors.errors import RequestError, TransientError
 
 
 def run_up(*options: object) -> list[str]:
@@ -70,6 +70,17 @@ def test_a_port_in_use_is_said(tmp_path: Path) -> None:
             configure(tmp_path, {}, port)
     assert caught.value.code == "port-in-use"
     assert choose_port("127.0.0.1", 0) > 0
+
+
+@pytest.mark.faults
+def test_a_process_that_cannot_start_is_named_and_all_are_ended(tmp_path: Path) -> None:
+    settings, before = configure(tmp_path, {}, 0), set(psutil.Process().children())
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", settings.port))
+        taken.listen()
+        with pytest.raises(TransientError, match=r"api did not start.*api\.out"):
+            Service(settings, workers=1).__enter__()
+    assert set(psutil.Process().children()) <= before
 
 
 def test_a_home_that_cannot_be_written_is_said(tmp_path: Path) -> None:
