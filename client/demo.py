@@ -28,7 +28,7 @@ from binworks.tensors.tensor import Tensor
 SIMULATED_MASS_MEV = 80379.0
 SIGNAL = "Wmunu"
 """Its normalisation floats: the mass is to come from the shape of pT, not from the rate."""
-DEFAULT_EVENTS = 300_000
+DEFAULT_EVENTS = 600_000
 PLOTS = ("mw.png", "mw.pdf")
 CLOSURE_SHOWN = (-100.0, -50.0, -10.0, 10.0, 50.0, 100.0)
 

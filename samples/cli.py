@@ -25,7 +25,7 @@ from binworks.samples.production import CLUSTER, FileResult, FileTask
 from binworks.samples.rootfile import prepare_folder
 from binworks.samples.truth import DEMO_EFFECTS, EFFECTS, Truth
 
-DEMO_EVENTS = 400_000
+DEMO_EVENTS = 600_000
 
 
 class Layout(StrEnum):
