@@ -193,8 +193,8 @@ def test_the_preview_is_a_picture(served: Served) -> None:
 def test_damaged_sums_are_an_error_not_zeros(served: Served, damage: str) -> None:
     made = served.made
     job = made.finished({"Wplusmunu": filled(21)})
-    block = made.store.key_path(f"jobs/{job}/g/1/Wplusmunu/wide/values/c")
-    for file in [path for path in block.rglob("*") if path.is_file()]:
+    block = made.store.key_path(f"jobs/{job}/g/1/Wplusmunu/wide/values")
+    for file in block.glob("c.*"):
         os.truncate(file, 0 if damage == "emptied" else file.stat().st_size // 2)
     with served.http() as http:
         assert http.get(f"/v1/jobs/{job}/histograms").status_code == 200
