@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -103,7 +105,7 @@ def produce(task: FileTask) -> FileResult:
         If writing fails.
     """
     started = time.process_time()
-    with open_events(task.path, _seed(task, "file"), task.layout) as file:
+    with open_events(task.path, _identifiers(task), task.layout) as file:
         generated = _fill_data(task, file) if task.process is None else _fill_simulation(task, file)
     seconds = time.process_time() - started
     return FileResult(task.path, file.entries, generated, task.path.stat().st_size, seconds)
@@ -303,3 +305,10 @@ def _seed(task: FileTask, purpose: str) -> np.random.SeedSequence:
     """Return the seed of one stream of random numbers of one file."""
     code = DATA_CODE if task.process is None else find(task.process).code
     return np.random.SeedSequence([task.truth.seed, code, task.index, *purpose.encode()])
+
+
+def _identifiers(task: FileTask) -> np.random.SeedSequence:
+    """Return the seed of the file's identifiers: files that differ in anything must not pass for one another."""
+    facts = {field.name: getattr(task, field.name) for field in fields(task) if field.name != "path"}
+    facts["truth"] = task.truth.model_dump(mode="json", by_alias=True)
+    return np.random.SeedSequence(list(hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()))

@@ -143,6 +143,17 @@ def test_each_file_has_its_own_identity_and_no_present_time(tmp_path):
     assert len(stamps) == 1
 
 
+def test_samples_of_one_seed_that_differ_have_different_identities(tmp_path):
+    tasks = [
+        FileTask(
+            tmp_path / f"{shift}.root", Truth.draw(1, mass_shift_mev=shift), 0, process="Nonprompt", events=10
+        )
+        for shift in (0.0, 10.0)
+    ]
+    uuids = [inspect(str(produce(task).path)).uuid for task in tasks]
+    assert uuids[0] != uuids[1]
+
+
 @pytest.mark.parametrize("process", PROCESSES)
 def test_branches_are_those_of_nanoaod(demo, process):
     with uproot.open(demo.folder / "data" / f"{process}_0.root") as file:
