@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import zipfile
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -20,6 +19,7 @@ from binworks.api.context import Ctx
 from binworks.api.jobs import JobId
 from binworks.api.problems import NotFoundError, responses
 from binworks.api.snapshots import Generation, Name, Snapshot
+from binworks.tensors.archive import TimelessZip
 from binworks.tensors.histogram import Histogram
 
 JSON, NPY, ZIP = "application/json", "application/x-npy", "application/zip"
@@ -209,7 +209,7 @@ def _encode(histogram: Histogram, media_type: str, array: Literal["values", "var
     if media_type == JSON:
         return json.dumps(described, allow_nan=False).encode()
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with TimelessZip(buffer, "w") as archive:
         uhi.io.zip.write(archive, "histogram", described)
     return buffer.getvalue()
 

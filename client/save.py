@@ -17,6 +17,7 @@ import uhi.io.zip
 from numpy.typing import NDArray
 
 from binworks.client.snapshot import Progress, Snapshot
+from binworks.tensors.archive import TimelessZip
 from binworks.tensors.errors import RequestError
 from binworks.tensors.histogram import Histogram
 from binworks.tensors.tensor import Tensor
@@ -60,7 +61,7 @@ def write_tensor(tensor: Tensor, target: Path) -> None:
         "nuisances": groups,
         **tensor.metadata,
     }
-    with zipfile.ZipFile(target, "w") as archive:
+    with TimelessZip(target, "w") as archive:
         _write_array(archive, "description", np.array(json.dumps(description)))
         _write_array(archive, "nominal", tensor.nominal)
         _write_array(archive, "variances", tensor.variances)
@@ -72,7 +73,7 @@ def write_tensor(tensor: Tensor, target: Path) -> None:
 
 def write_histograms(snapshot: Snapshot, target: Path, progress: Progress | None = None) -> None:
     """Write all sums as a zip: ``uhi.io.zip.read(archive, "<dataset>/<histogram>")``; and a table of contents."""
-    with zipfile.ZipFile(target, "w") as archive:
+    with TimelessZip(target, "w") as archive:
         archive.writestr("contents.json", json.dumps(snapshot.contents, indent=1))
         for dataset in snapshot.datasets:
             for name, sums in snapshot.accumulator(dataset, progress).histograms.items():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,11 @@ settings.register_profile(
     "house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("house")
+
+if (
+    signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+):  # a shell's background job: its children could not be interrupted
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOMS = ("tensors", "corrections", "processors", "service", "api", "client", "deploy", "samples")
 

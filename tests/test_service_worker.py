@@ -86,9 +86,7 @@ def test_a_unit_is_filled_once_and_found_again(tmp_path: Path) -> None:
 def test_a_damaged_partial_is_filled_again(tmp_path: Path) -> None:
     task = unit(tmp_path, recipe(), *write_all(tmp_path / "d", 1, 700))
     first = received(worker.run(task))
-    victim = (
-        Store.open(str(tmp_path)).key_path(layout.partial(task.partial)) / "nominal" / "values" / "c.0"
-    )
+    victim = Store.open(str(tmp_path)).key_path(layout.partial(task.partial)) / "nominal" / "values" / "c.0"
     victim.write_bytes(victim.read_bytes()[:-3] + b"???")
     again = received(worker.run(task))
     assert not again.reused

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binworks.tensors.accumulator import Accumulator, ordered_sum
+from binworks.tensors.archive import TimelessZip
 from binworks.tensors.axes import ETA_BINS, ETA_HIGH, ETA_LOW, MT_EDGES, w_axes
 from binworks.tensors.code import source_digest
 from binworks.tensors.errors import ConflictError, RequestError, unknown_name
@@ -252,3 +253,19 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
     error: Any = unknown_name("data set", "Wplusmunu2", ["Wplusmunu", "Zmumu"])
     assert (error.code, error.hint) == ("unknown-data-set", "Did you mean Wplusmunu?")
     assert "Known: a, b." in str(unknown_name("data set", "zzz", ["b", "a"]))
+
+
+def test_an_archive_of_the_same_contents_has_the_same_bytes() -> None:
+    import io
+    import time
+
+    made = []
+    for _ in range(2):
+        buffer = io.BytesIO()
+        with TimelessZip(buffer, "w") as archive:
+            archive.writestr("a.json", "{}")
+            with archive.open("b.npy", "w", force_zip64=True) as file:
+                file.write(b"12345")
+        made.append(buffer.getvalue())
+        time.sleep(2.1)  # the format's clock ticks every two seconds
+    assert made[0] == made[1]
