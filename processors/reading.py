@@ -7,6 +7,7 @@ trees come straight from the baskets; remote files, RNTuples and unusual branche
 from __future__ import annotations
 
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -114,6 +115,40 @@ def read(path: str, uuid: str, fields: Iterable[Field], start: int, stop: int) -
     except Exception as error:  # as above; a handle that failed once is not trusted again
         close_files()
         raise classify(error, where) from error
+
+
+def nanoevents(path: str, uuid: str, start: int, stop: int, metadata: Mapping[str, Any]) -> Any:
+    """Return a range as coffea's NanoEvents; columns are read when they are used.
+
+    Raises
+    ------
+    InputError
+        As `read`; what goes wrong when a column is used is the processor's.
+    TransientError
+        If a server did not answer.
+    """
+    from coffea.nanoevents import (  # seconds to import, for these processors only
+        NanoAODSchema,
+        NanoEventsFactory,
+    )
+
+    try:
+        _open(path, uuid)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of cross references that a small file does not have
+            return NanoEventsFactory.from_root(
+                {path: TREE},
+                schemaclass=NanoAODSchema,
+                entry_start=start,
+                entry_stop=stop,
+                metadata=dict(metadata),
+                mode="virtual",
+            ).events()
+    except BinworksError:
+        raise
+    except Exception as error:  # as above
+        close_files()
+        raise classify(error, f"{path} [{start}:{stop}]") from error
 
 
 def close_files() -> None:

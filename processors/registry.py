@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from binworks.corrections.sets import CorrectionSet
+from binworks.processors import foreign
 from binworks.processors.compiled import CompiledProcessor
+from binworks.processors.foreign import ForeignProcessor
 from binworks.tensors.code import source_digest
 from binworks.tensors.errors import unknown_name
 
@@ -36,6 +38,8 @@ def describe(name: str) -> dict[str, Any]:
         ``unknown-processor``.
     """
     cls = _load(name)
+    if not issubclass(cls, CompiledProcessor):
+        return foreign.describe(name, cls)
     return {
         "name": name,
         "version": cls.version,
@@ -51,15 +55,20 @@ def create(
     options: Mapping[str, Any] | None = None,
     corrections: CorrectionSet | None = None,
     systematics: Sequence[str] | None = None,
-) -> CompiledProcessor:
-    """Return a processor.
+) -> CompiledProcessor | ForeignProcessor:
+    """Return a processor; one that is not ours is wrapped.
 
     Raises
     ------
     RequestError
         ``unknown-processor``, ``unknown-option``, ``bad-option``, ``unknown-systematic`` or ``missing-correction``.
     """
-    return _load(name)(options, corrections, systematics)
+    cls = _load(name)
+    if issubclass(cls, CompiledProcessor):
+        return cls(options, corrections, systematics)
+    for systematic in systematics or ():
+        raise unknown_name("systematic", systematic, [])
+    return ForeignProcessor(cls, options)
 
 
 def code_digest(name: str) -> str:
@@ -71,13 +80,23 @@ def code_digest(name: str) -> str:
         ``unknown-processor``.
     """
     cls = _load(name)
+    version = getattr(cls, "version", 1)
     digest = hashlib.sha256(
-        f"{source_digest()} {name} {cls.__module__}:{cls.__qualname__} {cls.version}".encode()
+        f"{source_digest()} {name} {cls.__module__}:{cls.__qualname__} {version}".encode()
     )
-    source = getattr(import_module(cls.__module__), "__file__", None)
-    if source is not None:
-        digest.update(Path(source).read_bytes())
+    for source in _sources(cls.__module__):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes())
     return digest.hexdigest()
+
+
+def _sources(module: str) -> list[Path]:
+    """Return the files of the package that a module is in, or its own file if it is in none."""
+    package, _, inner = module.partition(".")
+    file = getattr(import_module(package), "__file__", None)
+    if file is None:
+        return []
+    path = Path(file)
+    return sorted(path.parent.rglob("*.py")) if inner or path.name == "__init__.py" else [path]
 
 
 @cache
@@ -86,9 +105,9 @@ def _entries() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP)} | ours
 
 
-def _load(name: str) -> type[CompiledProcessor]:
+def _load(name: str) -> type[Any]:
     entries = _entries()
     if name not in entries:
         raise unknown_name("processor", name, list(entries))
-    cls: type[CompiledProcessor] = entries[name].load()
+    cls: type[Any] = entries[name].load()
     return cls

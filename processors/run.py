@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 from binworks.processors.columns import Columns, Field
 from binworks.processors.dataset import Dataset
+from binworks.processors.foreign import ForeignProcessor
 from binworks.processors.reading import close_files, inspect, read
 from binworks.tensors.accumulator import Accumulator
 
 if TYPE_CHECKING:
     from binworks.processors.compiled import CompiledProcessor
+
+    Processor = CompiledProcessor | ForeignProcessor
 
 CHUNK = 50_000
 """Events read at once: some 30 MB of columns."""
@@ -30,7 +33,7 @@ class Range:
 
 
 def fill_ranges(
-    processor: CompiledProcessor,
+    processor: Processor,
     dataset: Dataset,
     ranges: Iterable[Range],
     progress: Callable[[int], None] | None = None,
@@ -41,7 +44,7 @@ def fill_ranges(
 
     Parameters
     ----------
-    processor : CompiledProcessor
+    processor : CompiledProcessor or ForeignProcessor
         What to compute.
     dataset : Dataset
         What the events are.
@@ -55,6 +58,8 @@ def fill_ranges(
     InputError, TransientError
         From reading; the file is named.
     """
+    if isinstance(processor, ForeignProcessor):
+        return processor.fill_chunks(dataset, _chunks(ranges), progress)
     accumulator = processor.accumulator(dataset)
     for columns in _read_ahead(processor.fields(dataset), ranges):
         processor.fill(columns, dataset, accumulator)
@@ -63,20 +68,24 @@ def fill_ranges(
     return accumulator
 
 
-def run_files(processor: CompiledProcessor, dataset: Dataset) -> Accumulator:
+def run_files(processor: Processor, dataset: Dataset) -> Accumulator:
     """Run over all files of a data set in this process: no service, no plan."""
     facts = [inspect(path) for path in dataset.files]
     return fill_ranges(processor, dataset, [Range(f.path, f.uuid, 0, f.entries) for f in facts])
 
 
+def _chunks(ranges: Iterable[Range]) -> Iterator[tuple[Range, int, int]]:
+    """Give the ranges in pieces that fit into memory."""
+    for r in ranges:
+        for start in range(r.start, r.stop, CHUNK):
+            yield r, start, min(start + CHUNK, r.stop)
+
+
 def _read_ahead(fields: tuple[Field, ...], ranges: Iterable[Range]) -> Iterator[Columns]:
-    chunks = (
-        (r, start, min(start + CHUNK, r.stop)) for r in ranges for start in range(r.start, r.stop, CHUNK)
-    )
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
         try:
             coming: Future[Columns] | None = None
-            for r, start, stop in chunks:
+            for r, start, stop in _chunks(ranges):
                 ready, coming = coming, reader.submit(read, r.path, r.uuid, fields, start, stop)
                 if ready is not None:
                     yield ready.result()

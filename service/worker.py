@@ -15,6 +15,7 @@ from binworks.corrections import sets
 from binworks.processors import reading, registry
 from binworks.processors.compiled import CompiledProcessor
 from binworks.processors.dataset import Dataset
+from binworks.processors.foreign import ForeignProcessor
 from binworks.processors.run import Range, fill_ranges
 from binworks.service import failures, layout
 from binworks.service.plan import FileFacts
@@ -152,7 +153,7 @@ def _receipt(store: Store, name: str, accumulator: Accumulator, begin: float, *,
 
 
 @lru_cache(maxsize=8)
-def _processor(recipe: Recipe) -> CompiledProcessor:
+def _processor(recipe: Recipe) -> CompiledProcessor | ForeignProcessor:
     found = loaded_code(recipe.processor)
     if found != recipe.code:
         raise ConflictError(

@@ -13,7 +13,7 @@ KEPT_EXAMPLES = 10
 
 @dataclass
 class Accumulator:
-    """Named histograms and counts that add up.
+    """Named histograms and counts that add up; one that a part lacks is zero there.
 
     Parameters
     ----------
@@ -31,15 +31,9 @@ class Accumulator:
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def __iadd__(self, other: Accumulator) -> Accumulator:
-        if self.histograms.keys() != other.histograms.keys():
-            missing = self.histograms.keys() ^ other.histograms.keys()
-            raise KeyError(f"accumulators differ in their histograms: {sorted(missing)}")
-        for name, mine in self.histograms.items():
-            theirs = other.histograms[name]
-            mine.check_like(theirs, name)
-            mine.values += theirs.values
-            if mine.variances is not None and theirs.variances is not None:
-                mine.variances += theirs.variances
+        for name, theirs in other.histograms.items():
+            mine = self.histograms.get(name)
+            self.histograms[name] = theirs.copy() if mine is None else mine.add(theirs, name)
         for name, count in other.counts.items():
             self.counts[name] = self.counts.get(name, 0) + count
         for kind, events in other.examples.items():
@@ -52,12 +46,7 @@ class Accumulator:
 
     def copy(self) -> Accumulator:
         """Return a deep copy of the arrays."""
-        histograms = {
-            name: Histogram(
-                h.axes, h.values.copy(), None if h.variances is None else h.variances.copy(), dict(h.metadata)
-            )
-            for name, h in self.histograms.items()
-        }
+        histograms = {name: histogram.copy() for name, histogram in self.histograms.items()}
         return Accumulator(
             histograms, dict(self.counts), {kind: list(events) for kind, events in self.examples.items()}
         )

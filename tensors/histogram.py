@@ -109,19 +109,75 @@ class Histogram:
         axes = tuple(hist.Hist(serialization.from_uhi(plain)).axes)
         return cls(axes, values, variances, dict(described.get("metadata") or {}))
 
-    def check_like(self, other: Histogram, name: str) -> None:
-        """Refuse a sum with a histogram of other axes or another storage.
+    def copy(self) -> Histogram:
+        """Return a copy with arrays of its own."""
+        variances = None if self.variances is None else self.variances.copy()
+        return Histogram(self.axes, self.values.copy(), variances, dict(self.metadata))
+
+    def add(self, other: Histogram, name: str) -> Histogram:
+        """Add another's sums; return self, or a larger one if the other has categories that self lacks.
 
         Raises
         ------
         ConflictError
-            Naming the histogram and both shapes.
+            ``axes-differ``, naming the histogram, if axes that are not categories or the storage differ.
         """
-        if self.axes != other.axes or (self.variances is None) != (other.variances is None):
-            raise ConflictError(
-                f"Histogram {name!r} cannot be summed: one part has axes {self.axes!r}, another {other.axes!r}.",
-                code="axes-differ",
-            )
+        if (self.variances is None) != (other.variances is None):
+            raise _axes_differ(name, self, other)
+        if self.axes != other.axes:
+            axes = _union(self, other, name)
+            return self._on(axes).add(other._on(axes), name)
+        self.values += other.values
+        if self.variances is not None and other.variances is not None:
+            self.variances += other.variances
+        return self
+
+    def _on(self, axes: tuple[Any, ...]) -> Histogram:
+        """Return the same sums over axes that have more categories."""
+        out = Histogram.zeros(axes, variances=self.variances is not None, metadata=self.metadata)
+        places = np.ix_(*[_places(old, new) for old, new in zip(self.axes, axes, strict=True)])
+        out.values[places] = self.values
+        if out.variances is not None:
+            out.variances[places] = self.variances
+        return out
+
+
+_CATEGORIES = (hist.axis.StrCategory, hist.axis.IntCategory)
+
+
+def _union(one: Histogram, other: Histogram, name: str) -> tuple[Any, ...]:
+    """Return the axes with the categories of both: those of the first, then the new ones as they come."""
+    if [axis.name for axis in one.axes] != [axis.name for axis in other.axes]:
+        raise _axes_differ(name, one, other)
+    axes = []
+    for mine, theirs in zip(one.axes, other.axes, strict=True):
+        if mine == theirs:
+            axes.append(mine)
+        elif type(mine) is type(theirs) and isinstance(mine, _CATEGORIES) and _flow(mine) == _flow(theirs):
+            keys = dict.fromkeys([*mine, *theirs])
+            axes.append(type(mine)(list(keys), name=mine.name, label=mine.label, overflow=_flow(mine)))
+        else:
+            raise _axes_differ(name, one, other)
+    return tuple(axes)
+
+
+def _flow(axis: Any) -> bool:
+    return bool(axis.traits.overflow)
+
+
+def _places(old: Any, new: Any) -> NDArray[np.int64]:
+    """Return where each bin of the old axis, flow included, stands on the new one."""
+    if old.extent == new.extent and old == new:
+        return np.arange(old.extent)
+    places = [new.index(key) for key in old]
+    return np.array([*places, new.extent - 1] if _flow(old) else places, np.int64)
+
+
+def _axes_differ(name: str, one: Histogram, other: Histogram) -> ConflictError:
+    return ConflictError(
+        f"Histogram {name!r} cannot be summed: one part has axes {one.axes!r}, another {other.axes!r}.",
+        code="axes-differ",
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -73,8 +73,42 @@ def test_sums_of_other_axes_are_refused() -> None:
     two = Accumulator({"nominal": Histogram.zeros([hist.axis.Regular(3, 0, 2, name="x")])})
     with pytest.raises(ConflictError, match="nominal"):
         one + two
-    with pytest.raises(KeyError, match="other"):
-        one + Accumulator({"other": one.histograms["nominal"]})
+    with pytest.raises(ConflictError, match="nominal"):
+        one + Accumulator({"nominal": Histogram.zeros(one.histograms["nominal"].axes, variances=True)})
+
+
+def test_a_histogram_that_a_part_lacks_is_zero_there() -> None:
+    one, two = random_w(1), random_w(2)
+    total = Accumulator({"a": one}) + Accumulator({"b": two})
+    np.testing.assert_array_equal(total.histograms["a"].values, one.values)
+    np.testing.assert_array_equal(total.histograms["b"].values, two.values)
+
+
+def test_categories_met_in_different_orders_add_up() -> None:
+    def filled(*names: str) -> hist.Hist:
+        h = hist.Hist(
+            hist.axis.StrCategory([], growth=True, name="process"),
+            hist.axis.Regular(2, 0, 1, name="x"),
+            hist.axis.IntCategory([], growth=True, name="year"),
+            storage=hist.storage.Weight(),
+        )
+        for i, name in enumerate(names):
+            h.fill(process=name, x=[0.1, 0.7, 3.0], year=[2016 + i, 2018, 2016], weight=i + 1)
+        return h
+
+    parts = [filled("W", "Z"), filled("Z", "top", "W"), filled("data")]
+    total = ordered_sum(Accumulator({"h": Histogram.from_hist(h)}) for h in parts).histograms["h"].to_hist()
+    for name in ("W", "Z", "top", "data"):
+        for year in (2016, 2017, 2018):
+            for x in (0, 1, hist.overflow):
+                found = [
+                    h[hist.loc(name), x, hist.loc(year)]
+                    for h in parts
+                    if name in h.axes[0] and year in h.axes[2]
+                ]
+                ours = total[hist.loc(name), x, hist.loc(year)]
+                assert ours.value == sum(f.value for f in found)
+                assert ours.variance == sum(f.variance for f in found)
 
 
 def test_a_sum_leaves_its_parts_alone_and_keeps_few_examples() -> None:
