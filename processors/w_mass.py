@@ -178,8 +178,11 @@ class WMass(CompiledProcessor):
         weights = [Field("gen_weight", ("genWeight",), "f4"), Field("n_true", ("Pileup_nTrueInt",), "f4")]
         if dataset.boson == "W" and "mass" in self.systematics:
             weights.append(Field("mass_weights", ("MEParamWeight",), "f4", "block", optional=True))
-        if dataset.boson is not None and "pdf" in self.systematics:
-            weights.append(Field("pdf_weights", (self.options.pdf_branch,), "f4", "block"))
+        if dataset.boson is not None:  # the central one is in the nominal weight, whatever is varied
+            varied = "pdf" in self.systematics
+            weights.append(
+                Field("pdf_weights", (self.options.pdf_branch,), "f4", "block", optional=not varied)
+            )
         return (*reconstructed, *weights, *GENERATOR_FIELDS)
 
     def accumulator(self, dataset: Dataset) -> Accumulator:
@@ -275,13 +278,12 @@ class WMass(CompiledProcessor):
                 len(mass_group.SHIFTS_MEV),
                 "leave the systematic 'mass' out",
             )
-        if "pdf_weights" in columns.arrays and pdf.shape[1] != self.options.pdf_members:
+        if "pdf" not in self.systematics:
+            pdf = np.ascontiguousarray(pdf[:, :1])
+        elif dataset.boson is not None and pdf.shape[1] != self.options.pdf_members:
+            members = self.options.pdf_members
             raise _wrong_block(
-                columns.where,
-                self.options.pdf_branch,
-                pdf,
-                self.options.pdf_members,
-                "set the option pdf_members",
+                columns.where, self.options.pdf_branch, pdf, members, "set the option pdf_members"
             )
         return Weights(columns["gen_weight"], columns["n_true"], mass, pdf)
 

@@ -272,3 +272,12 @@ def test_partial_sums_add_up(wmass: Any, signal: Any, filled: Accumulator) -> No
     assert total.counts == filled.counts
     for name, h in filled.histograms.items():
         assert_same(total.histograms[name].values, h.values)
+
+
+def test_the_nominal_does_not_depend_on_what_is_varied(
+    corrections: Any, signal: tuple[dict[str, Any], Dataset], filled: Accumulator
+) -> None:
+    few = run_files(registry.create("w_mass", {}, corrections, ["mass"]), signal[1])
+    assert few.histograms.keys() == {"nominal", "mass"}
+    for name in ("nominal", "mass"):
+        np.testing.assert_array_equal(few.histograms[name].values, filled.histograms[name].values)
