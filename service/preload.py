@@ -27,7 +27,7 @@ def dask_setup(_worker: Any) -> None:
     for name in registry.names():
         try:
             loaded_code(name)
-        except Exception:
+        except Exception:  # whatever a foreign module raises at import must not stop the worker
             log.warning("the processor %s cannot be loaded", name, exc_info=True)
     gc.collect()
     gc.freeze()  # what is loaded stays: the collections after each unit need not look at it again
