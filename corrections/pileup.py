@@ -44,7 +44,8 @@ def load(corrections: CorrectionSet) -> Pileup:
     if (table.values < 0).any():
         raise PayloadError("A weight is negative.", code="bad-payload", where=where)
     order = [table.axes["variation"].index(name) for name in VARIATIONS]
-    return Pileup(table.axes["nTrueInt"], np.minimum(table.values[:, order], LARGEST_WEIGHT))
+    weights = np.ascontiguousarray(np.minimum(table.values[:, order], LARGEST_WEIGHT))
+    return Pileup(table.axes["nTrueInt"], weights)
 
 
 def identity() -> Pileup:

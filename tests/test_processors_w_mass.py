@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -281,3 +283,24 @@ def test_the_nominal_does_not_depend_on_what_is_varied(
     assert few.histograms.keys() == {"nominal", "mass"}
     for name in ("nominal", "mass"):
         np.testing.assert_array_equal(few.histograms[name].values, filled.histograms[name].values)
+
+
+def test_one_compilation_serves_data_and_simulation_with_and_without_corrections(
+    corrections: Any, tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from binworks.corrections import sets; from binworks.processors import registry, w_mass\n"
+        "from binworks.processors.dataset import Dataset; from binworks.processors.run import run_files\n"
+        "for path, kind, boson in zip(sys.argv[2:], ('mc', 'mc', 'data'), ('W', None, None)):\n"
+        "    for loaded in (None, sets.load(sys.argv[1])):\n"
+        "        for systematics in (None, ['mass']):\n"
+        "            processor = registry.create('w_mass', {'pdf_members': 7}, loaded, systematics)\n"
+        "            run_files(processor, Dataset(name='x', files=(path,), kind=kind, boson=boson))\n"
+        "print(len(w_mass.fill_events.signatures))"
+    )
+    files = [
+        str(small_nano.write(tmp_path / f"{i}.root", small_nano.events(100, i, kind=kind, boson=boson)))
+        for i, (kind, boson) in enumerate((("mc", "W"), ("mc", None), ("data", None)))
+    ]
+    call = [sys.executable, "-c", code, str(corrections.folder), *files]
+    assert subprocess.run(call, check=True, capture_output=True, text=True).stdout.strip() == "1"
