@@ -6,9 +6,10 @@ They are `coffea.processor.ProcessorABC`s too: given NanoEvents they extract the
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from coffea.processor import ProcessorABC
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,9 +18,13 @@ from binworks.corrections import sets
 from binworks.corrections.sets import CorrectionSet
 from binworks.processors.columns import Columns, Field, from_nanoevents
 from binworks.processors.dataset import Dataset
+from binworks.processors.reading import close_files, read
 from binworks.tensors.accumulator import Accumulator
 from binworks.tensors.errors import RequestError, unknown_name
 from binworks.tensors.expansion import Expansion
+
+if TYPE_CHECKING:
+    from binworks.processors.run import Range
 
 
 class Options(BaseModel):
@@ -86,6 +91,20 @@ class CompiledProcessor(ProcessorABC):  # type: ignore[misc]
     @abstractmethod
     def expansions(self) -> list[Expansion]:
         """Return how the compact blocks become named variations."""
+
+    def fill_chunks(
+        self,
+        dataset: Dataset,
+        chunks: Iterable[tuple[Range, int, int]],
+        progress: Callable[[int], None] | None,
+    ) -> Accumulator:
+        """Read and fill each chunk (range, start, stop), in their order."""
+        accumulator = self.accumulator(dataset)
+        for columns in _read_ahead(self.fields(dataset), chunks):
+            self.fill(columns, dataset, accumulator)
+            if progress is not None:
+                progress(columns.size)
+        return accumulator
 
     def process(self, events: Any) -> dict[str, Accumulator]:
         """Return the sums of a chunk of NanoEvents, under the data set's name (coffea's interface).
@@ -156,3 +175,18 @@ def _rebuild(
 ) -> CompiledProcessor:
     corrections = None if place is None else sets.load(Path(place[0]), place[1])
     return cls(options, corrections, systematics)
+
+
+def _read_ahead(fields: tuple[Field, ...], chunks: Iterable[tuple[Range, int, int]]) -> Iterator[Columns]:
+    """Give the chunks as columns; the reading of the next one overlaps what is done with the present one."""
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
+        try:
+            coming: Future[Columns] | None = None
+            for r, start, stop in chunks:
+                ready, coming = coming, reader.submit(read, r.path, r.uuid, fields, start, stop)
+                if ready is not None:
+                    yield ready.result()
+            if coming is not None:
+                yield coming.result()
+        finally:
+            reader.submit(close_files)

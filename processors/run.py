@@ -1,22 +1,14 @@
-"""Run a processor over ranges of files: the reading of the next range overlaps the filling of the present one."""
+"""Run a processor over ranges of files, in pieces that fit into memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from binworks.processors.columns import Columns, Field
 from binworks.processors.dataset import Dataset
-from binworks.processors.foreign import ForeignProcessor
-from binworks.processors.reading import close_files, inspect, read
+from binworks.processors.reading import inspect
 from binworks.tensors.accumulator import Accumulator
-
-if TYPE_CHECKING:
-    from binworks.processors.compiled import CompiledProcessor
-
-    Processor = CompiledProcessor | ForeignProcessor
 
 CHUNK = 50_000
 """Events read at once: some 30 MB of columns."""
@@ -32,6 +24,19 @@ class Range:
     stop: int
 
 
+class Processor(Protocol):
+    """What can be run: a compiled processor, or anybody's that is wrapped."""
+
+    def fill_chunks(
+        self,
+        dataset: Dataset,
+        chunks: Iterable[tuple[Range, int, int]],
+        progress: Callable[[int], None] | None,
+    ) -> Accumulator:
+        """Return the sums over the chunks (range, start, stop), added in their order."""
+        ...
+
+
 def fill_ranges(
     processor: Processor,
     dataset: Dataset,
@@ -40,11 +45,11 @@ def fill_ranges(
 ) -> Accumulator:
     """Fill one accumulator with the events of the ranges, in their order.
 
-    The sums are made event by event, so they do not depend on how the ranges are cut.
+    A compiled processor adds event by event, so its sums do not depend on how the ranges are cut.
 
     Parameters
     ----------
-    processor : CompiledProcessor or ForeignProcessor
+    processor : Processor
         What to compute.
     dataset : Dataset
         What the events are.
@@ -58,14 +63,7 @@ def fill_ranges(
     InputError, TransientError
         From reading; the file is named.
     """
-    if isinstance(processor, ForeignProcessor):
-        return processor.fill_chunks(dataset, _chunks(ranges), progress)
-    accumulator = processor.accumulator(dataset)
-    for columns in _read_ahead(processor.fields(dataset), ranges):
-        processor.fill(columns, dataset, accumulator)
-        if progress is not None:
-            progress(columns.size)
-    return accumulator
+    return processor.fill_chunks(dataset, _chunks(ranges), progress)
 
 
 def run_files(processor: Processor, dataset: Dataset) -> Accumulator:
@@ -79,17 +77,3 @@ def _chunks(ranges: Iterable[Range]) -> Iterator[tuple[Range, int, int]]:
     for r in ranges:
         for start in range(r.start, r.stop, CHUNK):
             yield r, start, min(start + CHUNK, r.stop)
-
-
-def _read_ahead(fields: tuple[Field, ...], ranges: Iterable[Range]) -> Iterator[Columns]:
-    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
-        try:
-            coming: Future[Columns] | None = None
-            for r, start, stop in _chunks(ranges):
-                ready, coming = coming, reader.submit(read, r.path, r.uuid, fields, start, stop)
-                if ready is not None:
-                    yield ready.result()
-            if coming is not None:
-                yield coming.result()
-        finally:
-            reader.submit(close_files)

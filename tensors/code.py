@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 NUMERICAL_ROOMS = ("tensors", "corrections", "processors")
-LIBRARIES = ("numpy", "numba", "awkward", "uproot", "correctionlib")
+LIBRARIES = ("numpy", "numba", "awkward", "uproot", "correctionlib", "coffea", "boost-histogram")
 
 
 @cache

@@ -167,7 +167,7 @@ def _flow(axis: Any) -> bool:
 
 def _places(old: Any, new: Any) -> NDArray[np.int64]:
     """Return where each bin of the old axis, flow included, stands on the new one."""
-    if old.extent == new.extent and old == new:
+    if old == new:
         return np.arange(old.extent)
     places = [new.index(key) for key in old]
     return np.array([*places, new.extent - 1] if _flow(old) else places, np.int64)
