@@ -127,3 +127,14 @@ def test_a_changed_line_of_a_coffea_processor_changes_its_digest(monkeypatch: py
 
     monkeypatch.setattr(Path, "read_bytes", changed)
     assert registry.code_digest("mine") != before
+
+
+@pytest.mark.usefixtures("registered")
+def test_our_own_digest_is_that_of_the_numerical_rooms_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = registry.code_digest("w_mass")
+
+    def unread(path: Path) -> bytes:
+        raise AssertionError(f"{path} decides nothing")
+
+    monkeypatch.setattr(Path, "read_bytes", unread)
+    assert registry.code_digest("w_mass") == before
