@@ -1,7 +1,7 @@
 """Muon momentum resolution: (sigma_k / k)^2 = a^2 + c^2 / k^2 + b^2 / (1 + d^2 k^2) in 24 eta bins, k = 1/pT.
 
-Here it gives the width of the response r = (q/p)_reco / (q/p)_gen, from which the derivative of the response density
-with respect to the momentum scale follows.
+Where data is wider than simulation, k of simulated muons is smeared by a Gaussian of the difference in quadrature. The
+covariance is that of (a^2, c^2, b^2), in which the square of the width is linear.
 """
 
 from __future__ import annotations
@@ -10,7 +10,14 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from binworks.corrections.payload import ETA_EDGES_24, Document, check_edges, finite_array, read_document
+from binworks.corrections.payload import (
+    ETA_EDGES_24,
+    Document,
+    check_covariance,
+    check_edges,
+    finite_array,
+    read_document,
+)
 from binworks.corrections.sets import CorrectionSet
 from binworks.tensors.errors import PayloadError
 from binworks.tensors.histogram import Float64
@@ -19,6 +26,8 @@ from binworks.tensors.jit import kernel
 KIND = "resolution"
 LARGEST_PULL = 5.0
 """The Gaussian core ends here; farther out the response is not smooth and the derivative is taken at this pull."""
+LEAST_FACTOR = 0.1
+"""Smearing multiplies k by no less, so that k stays positive; a smearing of 10 % would get there at nine widths."""
 
 
 class ResolutionParameters(Document):
@@ -33,10 +42,11 @@ class ResolutionParameters(Document):
 class ResolutionDocument(Document):
     """The payload."""
 
-    schema_: Literal["binworks.resolution/1"] = Field(alias="schema")
+    schema_: Literal["binworks.resolution/1", "binworks.resolution/2"] = Field(alias="schema")
     eta_edges: list[float]
     data: ResolutionParameters
     mc: ResolutionParameters
+    covariance: list[list[float]] | None = None
 
 
 class Resolution(NamedTuple):
@@ -56,9 +66,7 @@ def load(corrections: CorrectionSet, *, is_data: bool) -> Resolution:
     PayloadError
         If the payload is wrong or a width would be zero.
     """
-    document = read_document(ResolutionDocument, corrections, KIND, KIND)
-    where = f"{corrections.name}/{KIND}"
-    check_edges(document.eta_edges, ETA_EDGES_24, f"{where}: eta_edges")
+    document, where = _read(corrections)
     source = document.data if is_data else document.mc
     tables = Resolution(
         *(finite_array(getattr(source, p), (24,), f"{where}: {p}") for p in ("a", "b", "c", "d"))
@@ -66,6 +74,30 @@ def load(corrections: CorrectionSet, *, is_data: bool) -> Resolution:
     if (tables.a**2 + tables.b**2 + tables.c**2 == 0).any():
         raise PayloadError("The resolution is zero in a bin.", code="bad-payload", where=where)
     return tables
+
+
+def load_covariance(corrections: CorrectionSet) -> Float64:
+    """Return the covariance of (a^2, c^2, b^2), shape (72, 72): 24 bins each, in that order.
+
+    Raises
+    ------
+    PayloadError
+        If the payload is wrong or has no covariance.
+    """
+    document, where = _read(corrections)
+    if document.covariance is None:
+        raise PayloadError("There is no covariance.", code="bad-payload", where=f"{where}: covariance")
+    covariance = finite_array(document.covariance, (72, 72), f"{where}: covariance")
+    check_covariance(covariance, f"{where}: covariance")
+    return covariance
+
+
+def _read(corrections: CorrectionSet) -> tuple[ResolutionDocument, str]:
+    """Return the document, its edges checked, and where it stands."""
+    document = read_document(ResolutionDocument, corrections, KIND, KIND)
+    where = f"{corrections.name}/{KIND}"
+    check_edges(document.eta_edges, ETA_EDGES_24, f"{where}: eta_edges")
+    return document, where
 
 
 def unknown() -> Resolution:
@@ -79,6 +111,25 @@ def relative_width(k: float, eta_bin: int, resolution: Any) -> float:
     """Return sigma_k / k at k = 1/pT (1/GeV) in one of the 24 bins."""
     a, b, c, d = resolution.a[eta_bin], resolution.b[eta_bin], resolution.c[eta_bin], resolution.d[eta_bin]
     return float((a * a + (c / k) ** 2 + b * b / (1.0 + (d * k) ** 2)) ** 0.5)
+
+
+@kernel
+def extra_width(k: float, eta_bin: int, data: Any, simulation: Any) -> float:
+    """Return by how much data is wider than simulation, in quadrature and relative to k; 0 where it is not.
+
+    0 outside the eta bins, too (``eta_bin`` below 0): there the resolution is not known.
+    """
+    if eta_bin < 0:
+        return 0.0
+    wide = relative_width(k, eta_bin, data)
+    narrow = relative_width(k, eta_bin, simulation)
+    return float(max(0.0, wide * wide - narrow * narrow) ** 0.5)
+
+
+@kernel
+def smeared_k(k: float, extra: float, g: float) -> float:
+    """Return k (1 + extra g) for a standard normal g, at least `LEAST_FACTOR` of k."""
+    return float(k * max(1.0 + extra * g, LEAST_FACTOR))
 
 
 @kernel
