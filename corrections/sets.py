@@ -1,9 +1,15 @@
-"""A correction set: a folder of JSON payloads, each addressed by its sha256 in ``manifest.json``."""
+"""A correction set: a folder of JSON payloads, each addressed by its sha256 in ``manifest.json``.
+
+A payload may be compressed (``.json.gz``); the sha256 is that of the file as it is stored.
+"""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from binworks.tensors.errors import PayloadError
 
 SCHEMA = "binworks.corrections/1"
+LARGEST_TEXT = 1 << 28
+"""Bytes of a compressed payload once it is unpacked: a small file must not fill the memory of a worker."""
 
 
 class PayloadEntry(BaseModel):
@@ -21,7 +29,9 @@ class PayloadEntry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    file: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\.json$", description="Beside the manifest.")
+    file: str = Field(
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\.json(\.gz)?$", description="Beside the manifest."
+    )
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     kind: str = Field(description="Which loader reads it.")
 
@@ -61,7 +71,8 @@ class CorrectionSet:
         Raises
         ------
         PayloadError
-            ``missing-correction``, ``wrong-kind``, ``missing-payload``, ``wrong-hash`` or ``not-json``.
+            ``missing-correction``, ``wrong-kind``, ``missing-payload``, ``wrong-hash``, ``not-json``, or
+            ``bad-payload`` if it unpacks to more than `LARGEST_TEXT` bytes.
         """
         if name not in self.manifest.payloads:
             raise PayloadError(
@@ -77,8 +88,8 @@ class CorrectionSet:
                 code="wrong-kind",
                 where=where,
             )
-        text = _read(self.folder / entry.file, where)
-        found = hashlib.sha256(text).hexdigest()
+        stored = _read(self.folder / entry.file, where)
+        found = hashlib.sha256(stored).hexdigest()
         if found != entry.sha256:
             raise PayloadError(
                 f"The file's sha256 is {found}, but the manifest says {entry.sha256}.",
@@ -86,7 +97,7 @@ class CorrectionSet:
                 where=where,
                 hint="Restore the file, or write the set anew if the change is wanted.",
             )
-        return _json(text, where)
+        return _json(_unpacked(stored, where) if entry.file.endswith(".gz") else stored, where)
 
 
 def load(folder: str | Path, digest: str | None = None) -> CorrectionSet:
@@ -123,15 +134,31 @@ def load(folder: str | Path, digest: str | None = None) -> CorrectionSet:
 
 
 def write(folder: str | Path, name: str, payloads: Mapping[str, tuple[str, Any]]) -> CorrectionSet:
-    """Write payloads, given as name -> (kind, document), and their manifest; return the set."""
+    """Write payloads and their manifest; return the set.
+
+    Parameters
+    ----------
+    folder : path
+        Is made if it is not there.
+    name : str
+        Of the set.
+    payloads : mapping
+        Name -> (kind, document). A document that is a `Path` is a file (``.json`` or ``.json.gz``), and its bytes are
+        taken over as they are.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     entries = {}
     for payload, (kind, document) in sorted(payloads.items()):
-        text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-        (folder / f"{payload}.json").write_bytes(text)
+        if isinstance(document, Path):
+            suffix = ".json.gz" if document.suffix == ".gz" else ".json"
+            stored = _read(document, str(document))
+        else:
+            suffix = ".json"
+            stored = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+        (folder / f"{payload}{suffix}").write_bytes(stored)
         entries[payload] = PayloadEntry(
-            file=f"{payload}.json", sha256=hashlib.sha256(text).hexdigest(), kind=kind
+            file=f"{payload}{suffix}", sha256=hashlib.sha256(stored).hexdigest(), kind=kind
         )
     manifest = Manifest.model_validate({"schema": SCHEMA, "name": name, "payloads": entries})
     (folder / "manifest.json").write_text(manifest.model_dump_json(by_alias=True, indent=1) + "\n")
@@ -151,6 +178,18 @@ def _read(path: Path, where: str) -> bytes:
         raise PayloadError(
             f"The file cannot be read: {error.strerror}.", code="missing-payload", where=where
         ) from None
+
+
+def _unpacked(stored: bytes, where: str) -> bytes:
+    try:
+        text = gzip.GzipFile(fileobj=io.BytesIO(stored)).read(LARGEST_TEXT + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise PayloadError(f"The file cannot be unpacked: {error}.", code="not-json", where=where) from None
+    if len(text) > LARGEST_TEXT:
+        raise PayloadError(
+            f"The file unpacks to more than {LARGEST_TEXT:,} bytes.", code="bad-payload", where=where
+        )
+    return text
 
 
 def _json(text: bytes, where: str) -> Any:
