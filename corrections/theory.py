@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from binworks.corrections.sets import CorrectionSet
 from binworks.corrections.tables import load_table
 from binworks.tensors.errors import PayloadError
+from binworks.tensors.groups.theory import AVERAGED
 from binworks.tensors.histogram import Float64
 from binworks.tensors.jit import kernel
 from binworks.tensors.kernels import clamped_bin
@@ -30,12 +32,12 @@ class Theory(NamedTuple):
 
 
 def load(corrections: CorrectionSet) -> tuple[Theory, tuple[str, ...]]:
-    """Return the table and the names of its variations.
+    """Return the table and the names of its variations; a charge that it does not have gets 1.
 
     Raises
     ------
     PayloadError
-        If the payload is wrong, or if a nominal weight is not positive.
+        If the payload is wrong, if a nominal weight is not positive, or if one side of an up/down pair is missing.
     """
     table = load_table(corrections, NAME, INPUTS, {"variation": "nominal"})
     where = f"{corrections.name}/{NAME}"
@@ -48,7 +50,36 @@ def load(corrections: CorrectionSet) -> tuple[Theory, tuple[str, ...]]:
     for i, charge in enumerate(charges):
         weights[:, :, :, charge + 1] = table.values[:, :, :, i]
     edges = (table.axes["mass"], table.axes["absy"], table.axes["qt"])
-    return Theory(*edges, weights), table.axes["variation"][1:]
+    names = table.axes["variation"][1:]
+    _check_pairs(names, where)
+    return Theory(*edges, weights), names
+
+
+def names_for(theory: Theory, names: Sequence[str], charges: Collection[int]) -> tuple[str, ...]:
+    """Return those of the variations that change a weight of a boson of one of the charges.
+
+    Both sides of an up/down pair are kept if one of them does.
+    """
+    rows = theory.weights[:, :, :, [charge + 1 for charge in charges]]
+    changes = (rows[..., 1:] != rows[..., :1]).any(axis=(0, 1, 2, 3))
+    kept = {_nuisance(name) for name, changed in zip(names, changes, strict=True) if changed}
+    return tuple(name for name in names if _nuisance(name) in kept)
+
+
+def _nuisance(name: str) -> str:
+    return name.removesuffix("Up").removesuffix("Down")
+
+
+def _check_pairs(names: Sequence[str], where: str) -> None:
+    """Refuse an Up without its Down, and a theory nuisance parameter that has no sides: their average is taken."""
+    for name in names:
+        stem = _nuisance(name)
+        if stem == name and not name.startswith(AVERAGED):
+            continue
+        if missing := {f"{stem}Up", f"{stem}Down"} - set(names):
+            raise PayloadError(
+                f"There is a variation {name!r} but no {min(missing)!r}.", code="missing-bins", where=where
+            )
 
 
 def identity() -> Theory:

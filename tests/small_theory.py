@@ -46,14 +46,16 @@ def theory_document(rng: np.random.Generator) -> dict[str, Any]:
     """Return weights in (mass, |y|, qT, charge), with all pairs of variations that a fit knows."""
     axes = {"mass": MASS_EDGES, "absy": ABSY_EDGES, "qt": QT_EDGES}
     w_only = {f"{name}{way}" for name in W_ONLY_PAIRS for way in ("Up", "Down")}
-    return _weights(rng, "theory", axes, THEORY_VARIATIONS, w_only)
+    inputs = ("mass", "absy", "qt", "charge", "variation")
+    return _weights(rng, "theory", inputs, axes, THEORY_VARIATIONS, w_only)
 
 
 def electroweak_document(rng: np.random.Generator) -> dict[str, Any]:
     """Return weights in (mass, charge, radiated)."""
     axes = {"mass": MASS_EDGES, "radiated": RADIATED_EDGES}
     names = (*EW_VARIATIONS, *W_ONLY_EW_VARIATIONS)
-    return _weights(rng, "ew", axes, names, set(W_ONLY_EW_VARIATIONS))
+    inputs = ("mass", "charge", "radiated", "variation")
+    return _weights(rng, "ew", inputs, axes, names, set(W_ONLY_EW_VARIATIONS))
 
 
 def angular_document(rng: np.random.Generator) -> dict[str, Any]:
@@ -74,6 +76,7 @@ def angular_document(rng: np.random.Generator) -> dict[str, Any]:
 def _weights(
     rng: np.random.Generator,
     name: str,
+    inputs: Sequence[str],
     axes: dict[str, Sequence[Any]],
     variations: Sequence[str],
     w_only: set[str],
@@ -91,7 +94,7 @@ def _weights(
         for key, table in tables.items()
     }
     types = {**dict.fromkeys(axes, "real"), "charge": "int", "variation": "string"}
-    return document(name, types, category("variation", content))
+    return document(name, {key: types[key] for key in inputs}, category("variation", content))
 
 
 def binned(axes: dict[str, Sequence[Any]], values: Any) -> dict[str, Any]:
