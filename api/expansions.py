@@ -41,7 +41,9 @@ class ExpansionView(BaseModel):
     variations: list[str]
     nuisances: list[NuisanceView]
     block_axes: list[str] = Field(description="Axes of `nominal` on which the coefficients depend.")
-    deviations: bool = Field(description="Whether the block holds deviations, not full sums.")
+    block: str = Field(
+        description="The compact histogram that the coefficients combine; groups may share one."
+    )
 
 
 @router.get("/{job}/expansions")
@@ -64,7 +66,7 @@ def listed(job: JobId, context: Ctx, user: Reader, generation: Generation = None
 def coefficients(
     job: JobId, group: Name, context: Ctx, user: Reader, request: Request, generation: Generation = None
 ) -> Response:
-    """Return a group as npz: `variation`, `block`, `column`, `coefficient` and `description` (JSON)."""
+    """Return a group as npz: `base`, `variation`, `place`, `column`, `coefficient` and `description` (JSON)."""
     snapshot = snapshots.pin(context, user, job, generation)
     headers = {"ETag": files.strong_etag(job, group, "npz"), "Cache-Control": files.REVALIDATE}
     if files.is_current(request, headers["ETag"]):

@@ -69,7 +69,7 @@ class Snapshot:
         return self.context.store.histogram_names(self._prefix(dataset))
 
     def groups(self) -> list[str]:
-        """Return the variation groups that have compact blocks."""
+        """Return the variation groups of the job."""
         store = self.context.store
         return [
             name for name in self.facts()["systematics"] if store.exists(layout.expansion(self.job, name))
@@ -89,11 +89,11 @@ class Snapshot:
         stored = self._sums(dataset, name)
         if variation is None:
             return stored
-        groups = [group for group in self.groups() if group in known] if name == NOMINAL else []
-        expansions = [self.expansion(group) for group in groups]
+        expansions = [self.expansion(group) for group in self.groups()] if name == NOMINAL else []
+        expansions = [expansion for expansion in expansions if expansion.block in known]
         for expansion in expansions:
             if variation in expansion.variations:
-                values = expansion.expand(stored, self._sums(dataset, expansion.group), [variation])[0]
+                values = expansion.expand(stored, self._sums(dataset, expansion.block), [variation])[0]
                 return Histogram(stored.axes, values, None, {**stored.metadata, "variation": variation})
         raise _absent("variation", variation, [v for expansion in expansions for v in expansion.variations])
 

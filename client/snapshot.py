@@ -123,7 +123,7 @@ class Snapshot:
             If there is no such data set.
         """
         held = self._entry(dataset)["histograms"]
-        return {e.group: e.variations for e in self.expansions() if e.group in held}
+        return {e.group: e.variations for e in self.expansions() if e.block in held}
 
     def accumulator(self, dataset: str, progress: Progress | None = None) -> Accumulator:
         """Return all sums and counts of a data set; ``progress`` gets the name of each histogram that is here.

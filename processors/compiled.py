@@ -43,7 +43,7 @@ class CompiledProcessor(ProcessorABC):  # type: ignore[misc]
     corrections : CorrectionSet, optional
         Where the payloads are; without a set every correction is the identity.
     systematics : sequence of str, optional
-        Names of variation groups; None for all that can be made.
+        Names of variation groups; None for all that can be made, but for those that must be asked for.
 
     Raises
     ------
@@ -55,8 +55,10 @@ class CompiledProcessor(ProcessorABC):  # type: ignore[misc]
     summary: ClassVar[str]
     version: ClassVar[int]
     Options: ClassVar[type[Options]]
-    systematics_known: ClassVar[Mapping[str, str | None]]
-    """Variation groups by name, each with the payload it needs, if any."""
+    systematics_known: ClassVar[Mapping[str, tuple[str, ...]]]
+    """Variation groups by name, each with the payloads it needs."""
+    by_name_only: ClassVar[frozenset[str]] = frozenset()
+    """Those that are not made unless asked for."""
 
     def __init__(
         self,
@@ -129,30 +131,27 @@ class CompiledProcessor(ProcessorABC):  # type: ignore[misc]
         known = self.systematics_known
         if systematics is None:
             return tuple(
-                name for name, payload in known.items() if payload is None or self._set_with(payload)
+                name
+                for name, payloads in known.items()
+                if name not in self.by_name_only and all(self._holds(payload) for payload in payloads)
             )
         for name in systematics:
             if name not in known:
                 raise unknown_name("systematic", name, list(known))
-            payload = known[name]
-            if payload is not None:
-                self._needed(payload)
+            for payload in known[name]:
+                self._need(payload)
         return tuple(name for name in known if name in systematics)
 
-    def _set_with(self, payload: str) -> CorrectionSet | None:
-        """Return the correction set if it has the payload."""
-        return self.corrections if self.corrections is not None and payload in self.corrections else None
+    def _holds(self, payload: str) -> bool:
+        return self.corrections is not None and payload in self.corrections
 
-    def _needed(self, payload: str) -> CorrectionSet:
-        """Return the correction set, which must have the payload."""
-        found = self._set_with(payload)
-        if found is None:
+    def _need(self, payload: str) -> None:
+        if not self._holds(payload):
             raise RequestError(
                 f"The correction {payload!r} is needed, but the job's correction set does not have it.",
                 code="missing-correction",
                 hint="Name a correction set that has it, or leave its systematic out.",
             )
-        return found
 
 
 def _options(model: type[Options], given: dict[str, Any]) -> Options:

@@ -1,4 +1,4 @@
-"""Muon, electron and trigger selections (PHYSICS 2), as functions of one event that the fill kernels inline."""
+"""Muon, electron and trigger selections, as functions of one event that the fill kernels inline."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from binworks.corrections.momentum_scale import corrected_pt
 from binworks.processors.columns import Columns, Field
-from binworks.tensors.axes import ETA_BINS, ETA_HIGH, ETA_LOW
+from binworks.processors.momenta import Momenta
 from binworks.tensors.jit import kernel
-from binworks.tensors.kernels import delta_r2, regular_bin
+from binworks.tensors.kernels import delta_r2
 
 Array = NDArray[Any]
 
@@ -20,7 +19,7 @@ MAX_DXY = 0.05
 VETO_PT = 15.0
 MATCH_DR2 = 0.3**2
 
-NONE, SEVERAL, NOT_FINITE = -1, -2, -3
+NONE, NOT_FINITE = -1, -3
 
 
 def muon_fields(*, is_data: bool) -> tuple[Field, ...]:
@@ -49,6 +48,11 @@ def muon_fields(*, is_data: bool) -> tuple[Field, ...]:
         Field("muon.sa_eta", ("Muon_standaloneEta",), "f4", "jagged", optional=True),
         Field("muon.sa_phi", ("Muon_standalonePhi",), "f4", "jagged", optional=True),
         Field("muon.sa_hits", ("Muon_standaloneNumberOfValidHits",), "i4", "jagged", optional=True),
+        Field("muon.pixel_hits", ("Muon_cvhNValidPixelHits",), "i4", "jagged", default=-1),
+        Field("muon.jacobian_size", ("Muon_cvhJacRef_Counts",), "i4", "jagged", default=0),
+        Field("muon.parameters", ("Muon_cvhmergedGlobalIdxs_Counts",), "i4", "jagged", default=0),
+        Field("cvh_jacobian.value", ("Muon_cvhJacRef_Vals",), "f4", "jagged", optional=True),
+        Field("cvh_index.value", ("Muon_cvhmergedGlobalIdxs_Vals",), "i4", "jagged", optional=True),
     )
 
 
@@ -91,13 +95,18 @@ EVENT_FIELDS = (
 
 
 class Muons(NamedTuple):
-    """All muons of a range of events; ``has_standalone`` says whether that cut can be made."""
+    """All muons of a range of events: corrected momenta (double precision), and what was measured.
+
+    ``has_standalone`` says whether the cut on the stand-alone track can be made.
+    """
 
     offsets: Array
     pt: Array
     eta: Array
     phi: Array
     charge: Array
+    measured_pt: Array
+    measured_phi: Array
     dxy: Array
     iso: Array
     loose: Array
@@ -108,6 +117,7 @@ class Muons(NamedTuple):
     sa_eta: Array
     sa_phi: Array
     sa_hits: Array
+    pixel_hits: Array
     has_standalone: bool
 
 
@@ -133,25 +143,14 @@ class TriggerObjects(NamedTuple):
     mask: int
 
 
-def muons_of(columns: Columns) -> Muons:
-    """Return the muons of a range."""
+def muons_of(columns: Columns, momenta: Momenta) -> Muons:
+    """Return the muons of a range with their corrected momenta."""
+    identities = ("dxy", "iso", "loose", "medium", "global", "high_purity")
     standalone = ("sa_pt", "sa_eta", "sa_phi", "sa_hits")
-    names = (
-        "pt",
-        "eta",
-        "phi",
-        "charge",
-        "dxy",
-        "iso",
-        "loose",
-        "medium",
-        "global",
-        "high_purity",
-        *standalone,
-    )
-    arrays = [columns[f"muon.{name}"] for name in names]
+    arrays = [columns[f"muon.{name}"] for name in (*identities, *standalone, "pixel_hits")]
     present = all(len(columns[f"muon.{name}"]) == len(columns["muon.pt"]) for name in standalone)
-    return Muons._make([columns.offsets["muon"], *arrays, present])
+    measured = (columns["muon.pt"], columns["muon.phi"])
+    return Muons._make([columns.offsets["muon"], *momenta, *measured, *arrays, present])
 
 
 def electrons_of(columns: Columns) -> Electrons:
@@ -167,11 +166,11 @@ def triggers_of(columns: Columns, bits: tuple[int, ...]) -> TriggerObjects:
 
 
 @kernel
-def is_veto_muon(m: int, pt: float, muons: Any) -> bool:
-    """Whether muon m, with its corrected pT (GeV), counts against a second muon."""
+def is_veto_muon(m: int, muons: Any) -> bool:
+    """Whether muon m, with its corrected momentum, counts against a second muon."""
     if not (muons.loose[m] and muons.is_global[m] and muons.high_purity[m]):
         return False
-    if not (abs(muons.dxy[m]) < MAX_DXY and pt > VETO_PT and abs(muons.eta[m]) < MAX_ETA):
+    if not (abs(muons.dxy[m]) < MAX_DXY and muons.pt[m] > VETO_PT and abs(muons.eta[m]) < MAX_ETA):
         return False
     if not muons.has_standalone:
         return True
@@ -181,22 +180,19 @@ def is_veto_muon(m: int, pt: float, muons: Any) -> bool:
 
 
 @kernel
-def only_veto_muon(i: int, muons: Any, scale: Any) -> Any:
-    """Return (muon, corrected pT) of the event's only veto muon; NONE, SEVERAL or NOT_FINITE in place of the muon."""
-    found = NONE
-    found_pt = 0.0
+def veto_muons(i: int, muons: Any) -> Any:
+    """Return (how many veto muons the event has, the first, the second); NOT_FINITE as their number if one is not."""
+    found, first, second = 0, NONE, NONE
     for m in range(muons.offsets[i], muons.offsets[i + 1]):
-        measured = np.float64(muons.pt[m])
-        if not (np.isfinite(measured) and np.isfinite(muons.eta[m]) and np.isfinite(muons.phi[m])):
-            return NOT_FINITE, 0.0
-        eta_bin = regular_bin(np.float64(muons.eta[m]), ETA_LOW, ETA_HIGH, ETA_BINS)
-        pt = corrected_pt(measured, eta_bin, muons.charge[m], scale)
-        if is_veto_muon(m, pt, muons):
-            if found != NONE:
-                return SEVERAL, 0.0
-            found = m
-            found_pt = pt
-    return found, found_pt
+        if not (np.isfinite(muons.pt[m]) and np.isfinite(muons.eta[m]) and np.isfinite(muons.phi[m])):
+            return NOT_FINITE, NONE, NONE
+        if is_veto_muon(m, muons):
+            if found == 0:
+                first = m
+            else:
+                second = m
+            found += 1
+    return found, first, second
 
 
 @kernel

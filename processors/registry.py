@@ -20,7 +20,11 @@ from binworks.processors.foreign import ForeignProcessor
 from binworks.tensors.code import source_digest
 from binworks.tensors.errors import unknown_name
 
-TABLE: Mapping[str, str] = {"w_mass": "binworks.processors.w_mass:WMass"}
+TABLE: Mapping[str, str] = {
+    "w_mass": "binworks.processors.w_mass:WMass",
+    "z_wlike": "binworks.processors.z_wlike:ZWlike",
+    "z_dilepton": "binworks.processors.z_dilepton:ZDilepton",
+}
 GROUP = "binworks.processors"
 
 
@@ -46,7 +50,9 @@ def describe(name: str) -> dict[str, Any]:
         "summary": cls.summary,
         "options": cls.Options.model_json_schema(),
         "systematics": list(cls.systematics_known),
-        "corrections": sorted({payload for payload in cls.systematics_known.values() if payload is not None}),
+        "corrections": sorted(
+            {payload for payloads in cls.systematics_known.values() for payload in payloads}
+        ),
     }
 
 

@@ -1,10 +1,10 @@
 """From compact accumulators to named variations: a linear map, made when a tensor is read.
 
 Events fill a *compact block*: the nominal cells times the few columns that an event really changes. A named variation
-is a linear combination of those columns, with coefficients that may depend on the cell's block (for example on its eta
-bin and charge)::
+is a linear combination of the nominal cells and those columns, with coefficients that may depend on the cell's place
+(for example on its eta bin and charge)::
 
-    variation[v, cell] = (nominal[cell] if deviations) + sum_c coefficient[v, block(cell), c] * compact[cell, c]
+    variation[v, cell] = base[v] * nominal[cell] + sum_c coefficient[v, place(cell), c] * compact[cell, c]
 
 So a new covariance, another scaling or another choice of eigenvectors needs no pass over events.
 """
@@ -22,6 +22,8 @@ from binworks.tensors.errors import unknown_name
 from binworks.tensors.histogram import Float64, Histogram
 
 Int64 = NDArray[np.int64]
+
+_ARRAYS = ("base", "variation", "place", "column", "coefficient")
 
 
 @dataclass(frozen=True)
@@ -42,28 +44,31 @@ class Expansion:
     Parameters
     ----------
     group : str
-        Name of the variation group and of its compact histogram.
+        Name of the variation group.
+    block : str
+        Name of the compact histogram that it reads; groups may share one.
     variations : tuple of str
         Names of the templates, unique over all groups.
     nuisances : tuple of Nuisance
         Fit parameters over these templates.
     block_axes : tuple of str
         Axes of the nominal histogram on which the coefficients depend; empty if on none.
-    deviations : bool
-        Whether the block holds deviations from the nominal rather than full sums.
-    variation, block, column : integer arrays, shape (n,)
-        Where a coefficient stands, each place once; ``block`` is the flat index over ``block_axes`` in their order.
+    base : array, shape (variations,)
+        Coefficient of the nominal: 1 where the columns hold deviations from it, 0 where they hold full sums.
+    variation, place, column : integer arrays, shape (n,)
+        Where a coefficient stands, each once; ``place`` is the flat index over ``block_axes`` in their order.
     coefficient : array, shape (n,)
         The coefficients that are not zero.
     """
 
     group: str
+    block: str
     variations: tuple[str, ...]
     nuisances: tuple[Nuisance, ...]
     block_axes: tuple[str, ...]
-    deviations: bool
+    base: Float64
     variation: Int64
-    block: Int64
+    place: Int64
     column: Int64
     coefficient: Float64
 
@@ -76,15 +81,48 @@ class Expansion:
         coefficients: Float64,
         *,
         block_axes: Sequence[str] = (),
-        deviations: bool,
+        base: Float64 | float,
+        block: str | None = None,
     ) -> Expansion:
-        """Make one from an array of shape (variations, blocks, columns) or, without blocks, (variations, columns)."""
+        """Make one from an array of shape (variations, places, columns) or, without places, (variations, columns)."""
         full = coefficients if coefficients.ndim == 3 else coefficients[:, np.newaxis, :]
-        variation, block, column = np.nonzero(full)
-        return cls(
-            group, tuple(variations), tuple(nuisances), tuple(block_axes), deviations,
-            variation, block, column, full[variation, block, column],
+        variation, place, column = np.nonzero(full)
+        coefficient = full[variation, place, column]
+        return cls.sparse(
+            group, variations, nuisances, (variation, place, column), coefficient,
+            block_axes=block_axes, base=base, block=block,
         )  # fmt: skip
+
+    @classmethod
+    def sparse(
+        cls,
+        group: str,
+        variations: Sequence[str],
+        nuisances: Sequence[Nuisance],
+        where: Sequence[NDArray[np.integer[Any]]],
+        coefficient: Float64,
+        *,
+        block_axes: Sequence[str] = (),
+        base: Float64 | float,
+        block: str | None = None,
+    ) -> Expansion:
+        """Make one from coefficients and where they stand: arrays of variation, place and column.
+
+        The block has the group's name unless said otherwise.
+        """
+        variation, place, column = (np.ravel(part).astype(np.int64) for part in where)
+        return cls(
+            group,
+            block or group,
+            tuple(variations),
+            tuple(nuisances),
+            tuple(block_axes),
+            np.broadcast_to(np.asarray(base, np.float64), (len(variations),)).copy(),
+            variation,
+            place,
+            column,
+            np.ravel(coefficient).astype(np.float64),
+        )
 
     def expand(
         self, nominal: Histogram, compact: Histogram, variations: Sequence[str] | None = None
@@ -117,17 +155,18 @@ class Expansion:
         blocks = int(np.prod(cells.shape[: len(axes)], dtype=np.int64))
         sums = columns.reshape(blocks, -1, columns.shape[-1])
         out = np.zeros((len(rows), blocks, sums.shape[1]))
-        if self.deviations:
-            out += cells.reshape(blocks, -1)
+        base = self.base[rows]
+        for row in np.flatnonzero(base):
+            out[row] += base[row] * cells.reshape(blocks, -1)
         target = np.full(len(self.variations), -1)
         target[rows] = np.arange(len(rows))
         wanted = np.flatnonzero(target[self.variation] >= 0)
         # column by column in a fixed order, so that a template has the same bits whichever others are asked for
-        wanted = wanted[np.lexsort((self.column[wanted], self.block[wanted]))]
-        place = self.block[wanted] * sums.shape[2] + self.column[wanted]
-        for group in np.split(wanted, np.flatnonzero(np.diff(place)) + 1):
+        wanted = wanted[np.lexsort((self.column[wanted], self.place[wanted]))]
+        cell = self.place[wanted] * sums.shape[2] + self.column[wanted]
+        for group in np.split(wanted, np.flatnonzero(np.diff(cell)) + 1):
             if len(group):
-                b, c = self.block[group[0]], self.column[group[0]]
+                b, c = self.place[group[0]], self.column[group[0]]
                 out[target[self.variation[group]], b] += self.coefficient[group, np.newaxis] * sums[b, :, c]
         shaped = out.reshape((len(rows), *cells.shape))
         return np.ascontiguousarray(np.moveaxis(shaped, [1 + i for i in front], [1 + a for a in axes]))
@@ -139,10 +178,9 @@ class Expansion:
             "variations": list(self.variations),
             "nuisances": [asdict(nuisance) for nuisance in self.nuisances],
             "block_axes": list(self.block_axes),
-            "deviations": self.deviations,
+            "block": self.block,
         }
-        arrays = {name: getattr(self, name) for name in ("variation", "block", "column", "coefficient")}
-        return described, arrays
+        return described, {name: getattr(self, name) for name in _ARRAYS}
 
     @classmethod
     def from_arrays(cls, described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Expansion:
@@ -152,8 +190,8 @@ class Expansion:
             variations=tuple(described["variations"]),
             nuisances=tuple(Nuisance(**nuisance) for nuisance in described["nuisances"]),
             block_axes=tuple(described["block_axes"]),
-            deviations=bool(described["deviations"]),
-            **{name: np.asarray(arrays[name]) for name in ("variation", "block", "column", "coefficient")},
+            block=described["block"],
+            **{name: np.asarray(arrays[name]) for name in _ARRAYS},
         )
 
     def _rows(self, names: Sequence[str]) -> Int64:

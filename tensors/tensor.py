@@ -59,7 +59,7 @@ class Tensor:
         Observed events.
     expansions : dict of Expansion by group
     blocks : dict
-        (process, group) -> (nominal, compact) histograms, already scaled and cropped.
+        (process, name) -> (nominal, compact) histograms, already scaled and cropped.
     metadata : dict
         Job, generation, luminosity, completeness.
     """
@@ -98,8 +98,8 @@ class Tensor:
         count = len(expansion.variations if names is None else names)
         out = np.broadcast_to(self.nominal, (count, *self.nominal.shape)).copy()
         for p, process in enumerate(self.processes):
-            if (process, group) in self.blocks:
-                nominal, compact = self.blocks[process, group]
+            if (process, expansion.block) in self.blocks:
+                nominal, compact = self.blocks[process, expansion.block]
                 # other data sets of the process, which the group leaves alone, stay as they are
                 out[:, p] += expansion.expand(nominal, compact, names) - nominal.values
         return out
@@ -110,8 +110,9 @@ class Tensor:
         It is half the difference of the up and down templates, or up minus nominal where down is the mirror.
         """
         expansion = self.expansions[group]
-        order = {name: row for row, name in enumerate(expansion.variations)}
-        templates = self.variations(group)
+        used = dict.fromkeys(name for n in expansion.nuisances for name in (n.up, n.down) if name is not None)
+        order = {name: row for row, name in enumerate(used)}
+        templates = self.variations(group, list(used))
         shifts = np.empty((len(expansion.nuisances), *self.nominal.shape))
         for row, nuisance in enumerate(expansion.nuisances):
             up = templates[order[nuisance.up]]
@@ -156,10 +157,10 @@ def assemble(
         nominal[row] += mine.values
         if mine.variances is not None:
             variances[row] += mine.variances
-        for expansion in expansions:
-            if expansion.group in c.accumulator.histograms:
-                compact = _scaled(crop(c.accumulator.histograms[expansion.group], region), c.scale)
-                _add_block(blocks, (c.process, expansion.group), mine, compact)
+        for name in dict.fromkeys(expansion.block for expansion in expansions):
+            if name in c.accumulator.histograms:
+                compact = _scaled(crop(c.accumulator.histograms[name], region), c.scale)
+                _add_block(blocks, (c.process, name), mine, compact)
     observed = [crop(c.accumulator.histograms["nominal"], region).values for c in contributions if c.is_data]
     return Tensor(
         axes=template.axes,

@@ -45,7 +45,7 @@ def efficiency_like() -> VariationGroup:
     coefficients[np.arange(96), np.arange(96)] = rng.normal(0, 0.01, (96, 3))
     nuisances = [Nuisance(name, "efficiency", name) for name in names]
     expansion = Expansion.dense(
-        "efficiency", names, nuisances, coefficients, block_axes=("eta", "charge"), deviations=True
+        "efficiency", names, nuisances, coefficients, block_axes=("eta", "charge"), base=1.0
     )
     return VariationGroup(("c0", "c1", "c2"), expansion)
 
@@ -69,7 +69,7 @@ def filled(seed: int, groups: Sequence[VariationGroup] = GROUPS) -> Accumulator:
     histograms = {"nominal": nominal}
     for group in groups:
         block = group.block(w_axes())
-        scale = 0.01 if group.expansion.deviations else 1.0
+        scale = 0.01 if group.expansion.base.all() else 1.0
         noise = rng.uniform(0.9, 1.1, block.values.shape)
         block.values[...] = scale * nominal.values[..., np.newaxis] * noise
         histograms[group.name] = block

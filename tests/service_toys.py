@@ -60,7 +60,7 @@ class Toy(CompiledProcessor):
     summary: ClassVar[str] = "Sums x."
     version: ClassVar[int] = 1
     Options: ClassVar[type[Options]] = ToyOptions
-    systematics_known: ClassVar[Mapping[str, str | None]] = {}
+    systematics_known: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     options: ToyOptions
 
     def fields(self, dataset: Dataset) -> tuple[Field, ...]:

@@ -14,7 +14,7 @@ import small_efficiencies
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binworks.corrections import efficiency_steps as efficiency
+from binworks.corrections import efficiency as efficiency
 from binworks.corrections import sets
 from binworks.tensors.errors import PayloadError
 

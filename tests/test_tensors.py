@@ -161,7 +161,7 @@ def test_an_expansion_is_the_sum_it_says(seed: int, block_axes: tuple[str, ...],
     sizes = [nominal.values.shape[nominal.axis(name)] for name in block_axes]
     coefficients = rng.normal(size=(3, *sizes, 2)) * (rng.random((3, *sizes, 2)) < 0.5)
     flat = coefficients.reshape(3, -1, 2)
-    expansion = Expansion.dense("g", ["a", "b", "c"], [], flat, block_axes=block_axes, deviations=deviations)
+    expansion = Expansion.dense("g", ["a", "b", "c"], [], flat, block_axes=block_axes, base=float(deviations))
     letters = {"eta": "e", "pt": "p", "charge": "q", "mt": "m", "relIso": "i"}
     blocks = "".join(letters[name] for name in block_axes)
     expected = np.einsum(f"n{blocks}c,epqmic->nepqmi", coefficients, compact.values)

@@ -97,7 +97,7 @@ MASS_EXPANSION = Expansion.dense(
     [mass_name(shift) for shift in SHIFTS],
     [Nuisance("massW", "mass", mass_name(10), mass_name(-10), constrained=False)],
     np.eye(len(SHIFTS)),
-    deviations=False,
+    base=0.0,
 )
 
 
@@ -157,7 +157,7 @@ def _scale() -> tuple[Expansion, Float64]:
     names = [f"scaleEta{i}Up" for i in range(bins)] + ["scaleCommonUp"]
     nuisances = [Nuisance(name[:-2], "momentum_scale", name) for name in names]
     return Expansion.dense(
-        "momentum_scale", names, nuisances, coefficients, block_axes=["eta"], deviations=True
+        "momentum_scale", names, nuisances, coefficients, block_axes=["eta"], base=1.0
     ), derivative[..., None]
 
 
@@ -172,7 +172,7 @@ def _smooth() -> tuple[Expansion, Float64]:
     names = [f"theory{i}{way}" for way in ("Up", "Down") for i in range(count)]
     nuisances = [Nuisance(f"theory{i}", "theory", f"theory{i}Up", f"theory{i}Down") for i in range(count)]
     coefficients = np.concatenate([np.eye(count), -np.eye(count)])
-    return Expansion.dense("theory", names, nuisances, coefficients, deviations=True), columns
+    return Expansion.dense("theory", names, nuisances, coefficients, base=1.0), columns
 
 
 def _accumulator(nominal: Float64, blocks: dict[str, Float64]) -> Accumulator:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from binworks.tensors.errors import RequestError
-from binworks.tensors.groups.base import VariationGroup, dense_group, paired_nuisances
+from binworks.tensors.groups.base import VariationGroup, symmetrised_group
 from binworks.tensors.histogram import Float64
 from binworks.tensors.jit import kernel
 from binworks.tensors.kernels import clip_ratio
@@ -15,6 +15,8 @@ NAME = "pdf"
 
 def group(members: int) -> VariationGroup:
     """Return the group for a block of 1 + 2 n + 2 members: central, n Hessian pairs (up, down), alphaS up and down.
+
+    Each pair becomes two nuisances, average and difference.
 
     Raises
     ------
@@ -28,11 +30,8 @@ def group(members: int) -> VariationGroup:
             where="pdf_members",
         )
     pairs = (members - 3) // 2
-    names = [f"pdf{i + 1}{way}" for i in range(pairs) for way in ("Up", "Down")] + [
-        "pdfAlphaSUp",
-        "pdfAlphaSDown",
-    ]
-    return dense_group(NAME, names, paired_nuisances(NAME, names))
+    names = [f"pdf{i + 1}{way}" for i in range(pairs) for way in ("Up", "Down")]
+    return symmetrised_group(NAME, [*names, "pdfAlphaSUp", "pdfAlphaSDown"])
 
 
 @kernel
