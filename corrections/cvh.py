@@ -32,7 +32,7 @@ class CvhDocument(Document):
 
 
 class Parameters(NamedTuple):
-    """What the kernel needs: the global parameters by index, shape (n,); none at all changes nothing."""
+    """What the kernel needs, as ``x``: the global parameters by index, shape (n,); none at all changes nothing."""
 
     x: Float64
 
@@ -64,7 +64,7 @@ def identity() -> Parameters:
 
 @kernel
 def corrected(
-    pt: float, eta: float, phi: float, charge: int, jacobian: Any, indices: Any, parameters: Any
+    pt: float, eta: float, phi: float, charge: int, jacobian: Any, indices: Any, x: Float64
 ) -> tuple[float, float, float, int]:
     """Return pT (GeV), eta, phi and charge of a muon after (q/p, lambda, phi) += J x.
 
@@ -73,7 +73,6 @@ def corrected(
     not in the table, if the jacobian has another length, or if lambda would leave (-pi/2, pi/2).
     """
     pt, eta, phi, charge = np.float64(pt), np.float64(eta), np.float64(phi), int(charge)
-    x = parameters.x
     n = len(indices)
     if len(x) == 0 or n == 0:
         return pt, eta, phi, charge

@@ -7,6 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 import small_momentum
@@ -151,7 +152,7 @@ def test_a_helix_moves_by_jacobian_times_parameters(
     parameters = cvh.load(corrections, is_data=True)
     jacobian, indices = jacobian.astype(real), indices.astype(integer)
     expected = cvh_reference(muon, jacobian, indices, parameters.x)
-    pt, eta, phi, charge = cvh.corrected(*muon, jacobian, indices, parameters)
+    pt, eta, phi, charge = cvh.corrected(*muon, jacobian, indices, parameters.x)
     assert (pt, eta, phi) == pytest.approx(expected[:3], rel=1e-11, abs=1e-11)
     assert charge == expected[3]
 
@@ -160,13 +161,13 @@ def test_a_helix_moves_by_jacobian_times_parameters(
 def test_parameters_of_zero_or_none_change_no_bit(helix: Any) -> None:
     muon, (jacobian, indices) = helix
     zero = cvh.Parameters(np.zeros(small_momentum.CVH_PARAMETERS))
-    assert cvh.corrected(*muon, jacobian, indices, zero) == muon
-    assert cvh.corrected(*muon, jacobian, indices, cvh.identity()) == muon
+    assert cvh.corrected(*muon, jacobian, indices, zero.x) == muon
+    assert cvh.corrected(*muon, jacobian, indices, cvh.identity().x) == muon
     ones = cvh.Parameters(np.ones(small_momentum.CVH_PARAMETERS))
-    assert cvh.corrected(*muon, jacobian[:0], indices[:0], ones) == muon
-    assert cvh.corrected(*muon, 0 * jacobian, indices, ones) == muon
+    assert cvh.corrected(*muon, jacobian[:0], indices[:0], ones.x) == muon
+    assert cvh.corrected(*muon, 0 * jacobian, indices, ones.x) == muon
     single = tuple(np.float32(value) for value in muon[:3])
-    assert cvh.corrected(*single, muon[3], jacobian, indices, zero) == (*single, muon[3])
+    assert cvh.corrected(*single, muon[3], jacobian, indices, zero.x) == (*single, muon[3])
 
 
 def test_data_and_simulation_have_parameters_of_their_own(corrections: Any) -> None:
@@ -178,29 +179,29 @@ def test_data_and_simulation_have_parameters_of_their_own(corrections: Any) -> N
 @pytest.mark.parametrize("index", [-1, 40, 2**31 - 1])
 def test_an_index_outside_the_table_gives_not_a_number(corrections: Any, index: int) -> None:
     parameters = cvh.load(corrections, is_data=True)
-    found = cvh.corrected(40.0, 1.0, 0.5, 1, np.ones(6), np.array([3, index]), parameters)
+    found = cvh.corrected(40.0, 1.0, 0.5, 1, np.ones(6), np.array([3, index]), parameters.x)
     assert np.isnan(found[:3]).all()
 
 
 def test_a_jacobian_of_another_length_gives_not_a_number(corrections: Any) -> None:
     found = cvh.corrected(
-        40.0, 1.0, 0.5, 1, np.ones(5), np.array([3, 4]), cvh.load(corrections, is_data=True)
+        40.0, 1.0, 0.5, 1, np.ones(5), np.array([3, 4]), cvh.load(corrections, is_data=True).x
     )
     assert np.isnan(found[:3]).all()
 
 
 def test_a_track_bent_the_other_way_has_the_other_charge() -> None:
     bent = cvh.Parameters(np.array([-0.05]))  # q/p was 1/40
-    pt, eta, phi, charge = cvh.corrected(40.0, 0.0, 3.0, 1, np.array([1.0, 0.0, -20.0]), np.array([0]), bent)
+    pt, eta, phi, charge = cvh.corrected(
+        40.0, 0.0, 3.0, 1, np.array([1.0, 0.0, -20.0]), np.array([0]), bent.x
+    )
     assert pt == pytest.approx(40.0)
     assert (eta, charge) == (0.0, -1)
     assert phi == pytest.approx(4.0 - 2 * np.pi)
 
 
 def test_a_dip_angle_beyond_the_beam_line_gives_not_a_number() -> None:
-    found = cvh.corrected(
-        40.0, 2.0, 0.5, 1, np.array([0.0, 1.0, 0.0]), np.array([0]), cvh.Parameters(np.ones(1))
-    )
+    found = cvh.corrected(40.0, 2.0, 0.5, 1, np.array([0.0, 1.0, 0.0]), np.array([0]), np.ones(1))
     assert np.isnan(found[:3]).all()
 
 
@@ -361,3 +362,8 @@ def test_what_is_not_a_number_has_no_scores(corrections: Any, place: int) -> Non
     muon = [1.0, 40.0, 0.5]
     muon[place] = np.nan
     assert np.isnan(response.scores(*muon, 1, response.load(corrections))).all()
+
+
+def test_with_and_without_a_payload_the_kernels_get_one_type(corrections: Any) -> None:
+    assert numba.typeof(response.identity()) == numba.typeof(response.load(corrections))
+    assert numba.typeof(cvh.identity()) == numba.typeof(cvh.load(corrections, is_data=True))
