@@ -242,13 +242,13 @@ def morph(boson_pt: float, u: Any, recoil: Any, out: Any) -> None:
     """Set ``out`` to the morphed components of the recoil ``u`` (GeV), at a boson pT (GeV).
 
     Both have one number for each component, and must not be the same array; a table without components copies. Outside
-    the knots of boson pT and of scores, the outermost are taken. All are not a number if one number given is none.
+    the knots of boson pT and of scores, the outermost are taken. All are not a number if one given is not finite.
     """
     n = len(recoil.low)
-    odd = np.isnan(boson_pt)
+    odd = not np.isfinite(boson_pt)
     for c in range(len(u)):
         out[c] = u[c]
-        odd = odd or np.isnan(u[c])
+        odd = odd or not np.isfinite(u[c])
     if n == 0:
         return
     if odd:

@@ -307,8 +307,12 @@ def test_outside_the_table_the_outermost_values_hold(table: recoil.Recoil) -> No
     assert far == pytest.approx(farther, abs=1e-9)
 
 
-@pytest.mark.parametrize("odd", [(np.nan, -10.0, 5.0), (10.0, np.nan, 5.0), (10.0, -10.0, np.nan)])
-def test_what_is_not_a_number_stays_so(table: recoil.Recoil, odd: tuple[float, float, float]) -> None:
+@pytest.mark.parametrize(
+    "odd", [(np.nan, -10.0, 5.0), (10.0, np.nan, 5.0), (10.0, -10.0, np.nan), (np.inf, 1.0, 1.0)]
+)
+def test_what_is_not_finite_becomes_not_a_number(
+    table: recoil.Recoil, odd: tuple[float, float, float]
+) -> None:
     assert np.isnan(morphed(odd[0], odd[1:], table)).all()
 
 
