@@ -24,7 +24,7 @@ class Jagged:
     counts : array of int64, shape (events,)
         Members of each event.
     fields : mapping of str to array
-        Contents, each of shape (sum of counts,).
+        Contents, each of shape (sum of counts,). One field without a name makes a list of numbers.
     """
 
     counts: Int64

@@ -1,6 +1,7 @@
 """The parametric detector: from events to NanoAOD's branches, with the truth's parameters.
 
-Each effect is in a module of its own: `muons` (with `momentum` and `efficiency`), `recoil`, `conditions`, `prefire`.
+Each effect is in a module of its own: `muons` (with `momentum`, `efficiency` and `pixel_hits`), `refit`, `recoil`,
+`conditions`, `prefire`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from binworks.samples.events import Events
 from binworks.samples.muons import PRIVATE, MuonSystem
 from binworks.samples.prefire import ecal_probability, ecal_weights, muon_probability
 from binworks.samples.recoil import missing_momentum
+from binworks.samples.refit import refit
 from binworks.samples.truth import Truth
 
 FLAGS = (
@@ -55,10 +57,10 @@ class Detector:
             truth.vertex[truth.kind("vertex", is_data=is_data)],
             rng,
         )
-        muons = self._muons.reconstruct(events, rng)
+        muons, lists = self._refitted(self._muons.reconstruct(events, rng))
         visible = events.other + _sum_of(muons)
         estimators = truth.recoil[truth.kind("recoil", is_data=is_data)]
-        missing = missing_momentum(events.recoiling, visible, conditions.n_true, estimators, rng)
+        missing = missing_momentum(events, visible, conditions.n_true, estimators, truth.recoil["mc"], rng)
         electrons = _electrons(events, rng)
         branches: dict[str, Column] = {
             "PV_npvsGood": conditions.n_vertices,
@@ -68,19 +70,27 @@ class Detector:
             **_trigger(muons, electrons),
             "Electron": electrons,
             "Muon": _without(muons, *PRIVATE),
+            **lists,
         }
         if is_data:
-            keep = np.flatnonzero(self._kept(branches, events, rng))
+            keep = np.flatnonzero(self._kept(branches, muons, rng))
             return keep, {name: take_column(column, keep) for name, column in branches.items()}
         return np.arange(n), {**branches, **self._simulated(conditions, rng), **events.branches}
 
-    def _kept(self, branches: dict[str, Column], events: Events, rng: np.random.Generator) -> Bools:
+    def _refitted(self, muons: Jagged) -> tuple[Jagged, dict[str, Column]]:
+        """Return the muons, refitted where that is an effect, and the refit's branches that are no muon's fields."""
+        if not self._truth.has("cvh"):
+            return muons, {}
+        x = np.asarray(self._truth.cvh)
+        return refit(muons, x if self._is_data else 0 * x, "cvh" if self._is_data else "cvhideal")
+
+    def _kept(self, branches: dict[str, Column], muons: Jagged, rng: np.random.Generator) -> Bools:
         """Whether an event of data was recorded."""
         fired: Bools = np.asarray(branches["HLT_IsoMu24"]) | np.asarray(branches["HLT_IsoTkMu24"])
         if self._truth.has("prefire"):
-            truth = self._truth.prefire
-            fired &= rng.random(len(events)) >= ecal_probability(len(events), truth, rng)
-            fired &= rng.random(len(events)) >= muon_probability(events.muons, truth)
+            truth, n = self._truth.prefire, len(fired)
+            fired &= rng.random(n) >= ecal_probability(n, truth, rng)
+            fired &= rng.random(n) >= muon_probability(muons, truth)
         return fired
 
     def _simulated(self, conditions: Conditions, rng: np.random.Generator) -> dict[str, Column]:
@@ -101,8 +111,9 @@ def _vertex(name: str, position: Float64) -> dict[str, Column]:
 def _sum_of(muons: Jagged) -> Float64:
     """Return the transverse momentum of each event's muons, shape (n, 2); soft ones belong to the hadrons."""
     event, n = muons.event, len(muons.counts)
-    pt = muons["pt"] * muons["hard"]
-    weights = pt * np.cos(muons["phi"]), pt * np.sin(muons["phi"])
+    pt = muons.fields.get("cvhPt", muons["pt"]) * muons["hard"]  # of data's refit; simulation's is the same
+    phi = muons.fields.get("cvhPhi", muons["phi"])
+    weights = pt * np.cos(phi), pt * np.sin(phi)
     return np.stack([np.bincount(event, weight, minlength=n) for weight in weights], axis=1)
 
 

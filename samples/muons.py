@@ -12,10 +12,12 @@ from binworks.samples.efficiency import EfficiencyCurve
 from binworks.samples.events import FROM_TAU, NONPROMPT, Events
 from binworks.samples.kinematics import wrapped
 from binworks.samples.momentum import distorted, smeared
+from binworks.samples.pixel_hits import PixelHitCounts
 from binworks.samples.truth import STEPS, Truth
 
 MAX_ETA, SOFTEST = 2.4, 3.0
 ISOLATION = 0.15
+VETO_PT = 15.0
 MUON_MASS = 0.1056584
 PRIVATE = ("iso_trigger", "tk_trigger", "hard")
 """Which paths a muon fired, and whether it belongs to the hard collision."""
@@ -53,13 +55,14 @@ class MuonSystem:
             step: EfficiencyCurve(truth.efficiency[step], scaled=is_data and truth.has(f"efficiency_{step}"))
             for step in STEPS
         }
+        self._hits = PixelHitCounts(truth.pixel_hits[truth.kind("pixel_hits", is_data=is_data)])
 
     def reconstruct(self, events: Events, rng: np.random.Generator) -> Jagged:
         """Return the events' muons, highest pT first, with NanoAOD's fields and the detector's own (`PRIVATE`)."""
         tracks = self._tracks(events, rng)
         passed = {step: self._passes(step, tracks, rng) for step in STEPS[1:]}
         heavy = tracks.origin == NONPROMPT
-        isolated = np.where(heavy, rng.random(len(tracks)) < self._truth.nonprompt.isolated, passed["iso"])
+        isolated = np.where(heavy, rng.random(len(tracks)) < self._nonprompt_isolated(tracks), passed["iso"])
         share = np.where(heavy & ~isolated, self._truth.nonprompt.triggered, 1.0)
         fired = passed["reco"] & passed["idip"] & passed["trigger"] & (rng.random(len(tracks)) < share)
         tracker_path = fired & (rng.random(len(tracks)) < 0.92)
@@ -83,14 +86,16 @@ class MuonSystem:
         soft_event, soft = _soft_muons(len(events), rng)
         event = np.concatenate([tracks.event, soft_event])
         merged = {name: np.concatenate([content, soft[name]]) for name, content in fields.items()}
+        merged["cvhNValidPixelHits"] = self._hits.draw(eta_bins(merged["eta"]), rng)
         return group_by_event(event, len(events), merged, descending="pt")
 
     def _tracks(self, events: Events, rng: np.random.Generator) -> _Tracks:
         """Measure the muons whose track is found."""
         source, event = events.muons, events.muons.event
         eta = source["eta"] + _ANGLE * rng.standard_normal(len(event))
-        eta_bin = np.clip(np.floor((eta + MAX_ETA) * 10).astype(np.int64), 0, 47)
-        ut = _along(events.recoiling[event], source["phi"])
+        eta_bin = eta_bins(eta)
+        # where there is no boson simulation cannot know uT, and data are what the correction makes of it
+        ut = np.where(events.boson_mass[event] > 0, _along(events.recoiling[event], source["phi"]), 0.0)
         seen = (np.abs(eta) < MAX_ETA) & (source["pt"] > SOFTEST)
         found = self._curves["tracking"](source["pt"], eta_bin, source["charge"], ut)
         keep = np.flatnonzero(seen & (rng.random(len(event)) < found))
@@ -101,9 +106,21 @@ class MuonSystem:
         origin = source["origin"][keep]
         return _Tracks(event[keep], eta_bin, charge, origin, eta[keep], phi, ut[keep], 1 / ideal, 1 / k)
 
+    def _nonprompt_isolated(self, tracks: _Tracks) -> Float64 | float:
+        """Return how often a muon from a heavy quark is isolated: those that are have the scale factors of all."""
+        share, curve = self._truth.nonprompt.isolated, self._curves["iso"]
+        if not curve.scaled:
+            return share
+        return share * curve.scale_factor(tracks.ideal_pt, tracks.eta_bin, tracks.charge, tracks.ut)
+
     def _passes(self, step: str, tracks: _Tracks, rng: np.random.Generator) -> Bools:
         probability = self._curves[step](tracks.ideal_pt, tracks.eta_bin, tracks.charge, tracks.ut)
         return rng.random(len(tracks)) < probability
+
+
+def eta_bins(eta: Float64) -> Int64:
+    """Return the places in the 48 bins of eta; beyond them the nearest."""
+    return np.clip(np.floor((eta + MAX_ETA) * 10).astype(np.int64), 0, 47)
 
 
 def _along(vector: Float64, phi: Float64) -> Float64:
@@ -133,11 +150,15 @@ def _isolation(isolated: Bools, rng: np.random.Generator) -> dict[str, Float64]:
 
 
 def _standalone(tracks: _Tracks, found: Bools, rng: np.random.Generator) -> dict[str, Array]:
-    """Return the track of the muon chambers alone, where there is one."""
+    """Return the track of the muon chambers alone, where there is one.
+
+    It is never so soft that the veto loses a muon on its account: the veto's efficiency is that of track and chambers.
+    """
     n = len(tracks)
     angle = 0.015 * rng.standard_normal((2, n))
+    pt = tracks.pt * np.exp(0.12 * rng.standard_normal(n))
     return {
-        "standalonePt": np.where(found, tracks.pt * np.exp(0.12 * rng.standard_normal(n)), -1.0),
+        "standalonePt": np.where(found, np.maximum(pt, np.minimum(tracks.pt, 1.01 * VETO_PT)), -1.0),
         "standaloneEta": np.where(found, tracks.eta + angle[0], -10.0),
         "standalonePhi": np.where(found, wrapped(tracks.phi + angle[1]), -10.0),
         "standaloneNumberOfValidHits": np.where(found, rng.integers(8, 46, n), 0).astype(np.int32),

@@ -7,6 +7,8 @@ import numpy as np
 from binworks.samples.arrays import Float64, Jagged
 from binworks.samples.truth import Prefire
 
+HOT_SPOT = ((1.24, 1.6), (2.44, 2.79))
+"""Borders in eta and phi."""
 _MOST = 0.5
 
 
@@ -26,12 +28,13 @@ def ecal_weights(probability: Float64, truth: Prefire) -> dict[str, Float64]:
 
 
 def muon_probability(muons: Jagged, truth: Prefire) -> Float64:
-    """Return each event's probability to be lost by one of its muons."""
+    """Return each event's probability to be lost by one of its reconstructed loose muons."""
     eta, phi = muons["eta"], muons["phi"]
     inside = np.abs(eta) < truth.edges[-1]
     bins = np.clip(np.searchsorted(truth.edges, np.abs(eta), side="right") - 1, 0, len(truth.plateau) - 1)
-    hot = (eta > 1.24) & (eta < 1.6) & (phi > 2.44) & (phi < 2.79)
+    (eta_low, eta_high), (phi_low, phi_high) = HOT_SPOT
+    hot = (eta > eta_low) & (eta < eta_high) & (phi > phi_low) & (phi < phi_high)
     plateau = np.where(hot, truth.hot_spot, np.asarray(truth.plateau)[bins]) * inside
-    probability = plateau / (np.exp((muons["pt"] - truth.middle) / truth.slope) + 1)
+    probability = plateau * muons["looseId"] / (np.exp((muons["pt"] - truth.middle) / truth.slope) + 1)
     kept = np.bincount(muons.event, np.log1p(-probability), minlength=len(muons.counts))
     return -np.expm1(kept)

@@ -22,7 +22,7 @@ import numpy as np
 import uproot
 
 from binworks.samples.arrays import Array, Column, Int64, Jagged
-from binworks.samples.nano import stored
+from binworks.samples.nano import branch_name, stored
 from binworks.tensors.errors import RequestError, TransientError
 
 Format = Literal["ttree", "rntuple"]
@@ -48,7 +48,10 @@ class EventFile:
         self.entries = 0
 
     def extend(self, branches: Mapping[str, Column]) -> None:
-        """Append events: one basket a branch; a collection ``X`` has branches ``X_field`` and the counter ``nX``."""
+        """Append events: one basket a branch; a collection ``X`` has branches ``X_field`` and the counter ``nX``.
+
+        A list of numbers ``X`` has a branch ``X``, and a counter of its own likewise.
+        """
         columns = stored(branches)
         flat = next(column for column in columns.values() if not isinstance(column, Jagged))
         make = _tree_contents if self._layout == "ttree" else _ntuple_contents
@@ -152,6 +155,8 @@ def _fixed_time() -> Iterator[None]:
 
 def _tree_contents(name: str, column: Column) -> dict[str, Any]:
     """Return one entry: a flat array, a block as lists of constant length, or a collection as lists of records."""
+    if isinstance(column, Jagged) and "" in column.fields:
+        return {name: _lists(column.offsets, ak.contents.NumpyArray(column[""]))}
     if isinstance(column, Jagged):
         fields = {field: ak.contents.NumpyArray(values) for field, values in column.fields.items()}
         record = ak.contents.RecordArray(list(fields.values()), list(fields))
@@ -164,7 +169,7 @@ def _ntuple_contents(name: str, column: Column) -> dict[str, Any]:
     if isinstance(column, Jagged):
         offsets = column.offsets
         fields = {
-            f"{name}_{field}": _lists(offsets, ak.contents.NumpyArray(values))
+            branch_name(name, field): _lists(offsets, ak.contents.NumpyArray(values))
             for field, values in column.fields.items()
         }
         return {f"n{name}": column.counts.astype(np.int32), **fields}

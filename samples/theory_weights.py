@@ -1,4 +1,4 @@
-"""Generator weights of an event, in NanoAOD's layout: densities, scales, boson mass and width, parton shower.
+"""Generator weights of an event, in NanoAOD's layout: densities, scales, mass, width and mixing, parton shower.
 
 All are ratios to the generated event and follow from what was generated: the partons, their momentum fractions, the
 mass of the boson and (for the Z) the decay angle.
@@ -27,7 +27,8 @@ WIDTH_SHIFTS_MEV = {"W": (-84.0, -42.0, 0.0, 42.0, 84.0), "Z": (-4.6, -2.3, 0.0,
 ALPHA_S_CHANGE = 0.0015
 SCALE_FACTORS = (0.5, 1.0, 2.0)
 LARGEST_WEIGHT = 10.0
-_SIN2_THETA = 0.2312
+SIN2_THETA = 0.2312
+SIN2_THETA_SHIFTS = tuple(1e-4 * i for i in range(-5, 6))
 
 Resonance = Callable[[float, float], Float64]
 """Squared amplitude of each event for a boson of that mass and width (GeV), up to a constant."""
@@ -46,6 +47,8 @@ def theory_weights(process: Process, collisions: Collisions) -> dict[str, Float6
         "MEParamWeight": mass_weights(resonance, mass, width),
         "MEParamWeightAltSet1": width_weights(resonance, mass, width, width_shifts),
     }
+    if process.boson == "Z":
+        blocks["MEParamWeightAltSet4"] = mixing_weights(collisions)
     generated = _luminosity(density_table(), collisions, 1.0)
     for i, pdf in enumerate(ALTERNATIVES, 1):
         other = _luminosity(density_table(pdf), collisions, 1.0)
@@ -104,15 +107,25 @@ def w_resonance(collisions: Collisions) -> Resonance:
     return squared
 
 
-def z_resonance(collisions: Collisions) -> Resonance:
-    """Return photon and Z with their interference, at the event's mass, quark and decay angle."""
+def mixing_weights(collisions: Collisions) -> Float64:
+    """Return 11 weights: the effective sin^2(theta) of the Z's vector couplings shifted by -5 to +5 times 0.0001."""
+    nominal = z_resonance(collisions)(Z_MASS, Z_WIDTH)
+    shifted = [z_resonance(collisions, SIN2_THETA + d)(Z_MASS, Z_WIDTH) for d in SIN2_THETA_SHIFTS]
+    return np.stack([values / nominal for values in shifted], axis=1)
+
+
+def z_resonance(collisions: Collisions, sin2_theta: float = SIN2_THETA) -> Resonance:
+    """Return photon and Z with their interference, at the event's mass, quark and decay angle.
+
+    ``sin2_theta`` is that of the vector couplings; the strength of the Z is kept.
+    """
     s = collisions.mass**2
     up = np.abs(collisions.parton_ids[:, 0]) % 2 == 0
     charge, axial = np.where(up, 2 / 3, -1 / 3), np.where(up, 1.0, -1.0)
-    vector = axial - 4 * _SIN2_THETA * charge
+    vector = axial - 4 * sin2_theta * charge
     lepton_charge, lepton_axial = -1.0, -1.0
-    lepton_vector = lepton_axial - 4 * _SIN2_THETA * lepton_charge
-    strength = s / (16 * _SIN2_THETA * (1 - _SIN2_THETA))
+    lepton_vector = lepton_axial - 4 * sin2_theta * lepton_charge
+    strength = s / (16 * SIN2_THETA * (1 - SIN2_THETA))
     even, odd = 1 + _cos_theta(collisions) ** 2, 2 * _cos_theta(collisions)
 
     def squared(mass: float, width: float) -> Float64:

@@ -29,12 +29,20 @@ EFFECTS = (
     "pileup",
     "vertex",
     "prefire",
+    "cvh",
+    "pixel_hits",
 )
+FULL_EFFECTS = tuple(effect for effect in EFFECTS if effect not in ("cvh", "pixel_hits"))
+"""All that NanoAOD as CMS publishes it shows, and that a correction undoes."""
 DEMO_EFFECTS = ("mass", "theory", "momentum_scale", "efficiency_idip", "pileup")
 LARGEST_HIDDEN_SHIFT_MEV = 80.0
 LARGEST_SHIFT_MEV = 1000.0
 STEPS = ("tracking", "reco", "idip", "trigger", "iso")
 ETA_EDGES = np.round(np.linspace(-2.4, 2.4, 49), 10)
+UT_POWERS = 3
+MOST_HITS = 6
+LARGEST_EFFICIENCY = 0.996
+REFIT_REGIONS, REFIT_KINDS = 24, 4
 _TRUTH_KEY = 0x7247
 
 Numbers = tuple[float, ...]
@@ -81,13 +89,12 @@ class Efficiency(Part):
     charge : float
         Relative difference of positive over negative muons.
     ut : float
-        Relative change by GeV of the boson's transverse momentum along the muon.
-    pt_range : two numbers
-        x = -1 and 1 of the scale factors' polynomial; pT is clipped to it.
-    coefficients : 48 x 2 x 4 numbers
-        Scale factor sum_j c_j x^j by eta bin and charge (-, +).
-    ut_scale : float
-        Change of the scale factor by GeV of uT.
+        Relative change by GeV of uT, the boson's transverse momentum along the muon.
+    pt_range, ut_range : two numbers
+        GeV; x and y = -1 and 1 of the scale factor's polynomial. Beyond, it is flat; so is the dependence on uT.
+    coefficients : 48 x charges x n numbers
+        Scale factor by eta bin and charge (-, +; or one for both): the sum of c_i x^i, and with uT, where n is 12,
+        of c_(3 i + j) x^i y^j.
     """
 
     plateau: Numbers
@@ -95,9 +102,9 @@ class Efficiency(Part):
     width: float = 1.0
     charge: float = 0.0
     ut: float = 0.0
-    pt_range: tuple[float, float] = (24.0, 60.0)
-    coefficients: tuple[tuple[Numbers, Numbers], ...]
-    ut_scale: float = 0.0
+    pt_range: tuple[float, float]
+    ut_range: tuple[float, float] = (-60.0, 60.0)
+    coefficients: tuple[tuple[Numbers, ...], ...]
 
 
 class MissingMomentum(Part):
@@ -113,6 +120,13 @@ class Profile(Part):
     """A distribution over events by its mean and width."""
 
     mean: float
+    width: float
+
+
+class PixelHits(Part):
+    """Pixel hits of a track, 1 to 6: a Gaussian's shares about the mean of its eta bin (48)."""
+
+    mean: Numbers
     width: float
 
 
@@ -173,14 +187,16 @@ class Nonprompt(Part):
 
 
 class Truth(Part):
-    """All parameters of a set of samples."""
+    """All parameters of a set of samples; ``cvh`` holds the global parameters that correct data's refitted tracks."""
 
-    schema_: Literal["binworks.truth/1"] = Field(default="binworks.truth/1", alias="schema")
+    schema_: Literal["binworks.truth/2"] = Field(default="binworks.truth/2", alias="schema")
     seed: int
     effects: tuple[str, ...]
     hidden: Hidden
     momentum_scale: MomentumScale
     resolution: dict[Literal["data", "mc"], Resolution]
+    cvh: Numbers
+    pixel_hits: dict[Literal["data", "mc"], PixelHits]
     efficiency: dict[str, Efficiency]
     recoil: dict[Literal["data", "mc"], dict[str, MissingMomentum]]
     pileup: dict[Literal["data", "mc"], Profile]
@@ -236,7 +252,9 @@ class Truth(Part):
             effects=tuple(effect for effect in EFFECTS if effect in effects),
             hidden=Hidden(mass_shift_mev=hidden),
             momentum_scale=_momentum_scale(rng),
-            resolution={"mc": _resolution(1.0, rng), "data": _resolution(1.08, rng)},
+            resolution=_resolution(rng),
+            cvh=_refit(rng),
+            pixel_hits={"mc": _pixel_hits(0.0), "data": _pixel_hits(-0.15)},
             efficiency={step: _efficiency(step, rng) for step in STEPS},
             recoil={"mc": _recoil(1.0), "data": _recoil(1.05)},
             pileup={"mc": Profile(mean=25.0, width=8.0), "data": Profile(mean=23.0, width=6.8)},
@@ -268,40 +286,65 @@ def _momentum_scale(rng: np.random.Generator) -> MomentumScale:
     )
 
 
-def _resolution(factor: float, rng: np.random.Generator) -> Resolution:
+def _resolution(rng: np.random.Generator) -> dict[Literal["data", "mc"], Resolution]:
+    """Draw both: data are wider everywhere, as a correction can widen the simulation only."""
     eta = np.abs((ETA_EDGES[:-1:2] + ETA_EDGES[2::2]) / 2)
-    jitter = rng.normal(1.0, 0.01, (2, 24))
-    return Resolution(
-        a=_numbers(factor * (0.0060 + 0.0100 * (eta / 2.4) ** 2) * jitter[0]),
-        b=_numbers(np.full(24, 0.004)),
-        c=_numbers(factor * (1.5e-4 + 2.5e-4 * (eta / 2.4) ** 2) * jitter[1]),
-        d=_numbers(np.full(24, 30.0)),
-    )
+    jitter, wider = rng.normal(1.0, 0.01, (2, 24)), rng.uniform(1.05, 1.11, (2, 24))
+    a = (0.0060 + 0.0100 * (eta / 2.4) ** 2) * jitter[0]
+    c = (1.5e-4 + 2.5e-4 * (eta / 2.4) ** 2) * jitter[1]
+    same = {"b": _numbers(np.full(24, 0.004)), "d": _numbers(np.full(24, 30.0))}
+    return {
+        "mc": Resolution(a=_numbers(a), c=_numbers(c), **same),
+        "data": Resolution(a=_numbers(a * wider[0]), c=_numbers(c * wider[1]), **same),
+    }
+
+
+def _refit(rng: np.random.Generator) -> Numbers:
+    """Draw the parameters of each region's four kinds; see `binworks.samples.refit`."""
+    sizes = np.array([5e-4, 1e-5, 2e-4, 2e-4])
+    return _numbers((rng.normal(size=(REFIT_REGIONS, REFIT_KINDS)) * sizes).ravel())
+
+
+def _pixel_hits(shift: float) -> PixelHits:
+    eta = (ETA_EDGES[:-1] + ETA_EDGES[1:]) / 2
+    return PixelHits(mean=_numbers(3.2 + 1.2 * (eta / 2.4) ** 2 + shift), width=0.8)
 
 
 def _efficiency(step: str, rng: np.random.Generator) -> Efficiency:
-    """Draw one step; trigger and isolation also depend on uT."""
-    center, spread, dip, scale = {
-        "tracking": (0.995, 0.001, 0.005, 0.998),
-        "reco": (0.985, 0.004, 0.02, 0.997),
-        "idip": (0.965, 0.006, 0.03, 0.99),
-        "trigger": (0.90, 0.015, 0.08, 0.975),
-        "iso": (0.93, 0.005, 0.02, 0.998),
+    """Draw one step; trigger and isolation also depend on uT, all but isolation on the charge."""
+    center, spread, dip, scale, size = {
+        "tracking": (0.995, 0.0005, 0.005, 0.997, 0.001),
+        "reco": (0.983, 0.002, 0.02, 0.997, 0.002),
+        "idip": (0.965, 0.003, 0.03, 0.99, 0.004),
+        "trigger": (0.90, 0.0075, 0.08, 0.975, 0.004),
+        "iso": (0.92, 0.0025, 0.02, 0.998, 0.002),
     }[step]
     eta = (ETA_EDGES[:-1] + ETA_EDGES[1:]) / 2
     plateau = center - dip * (
         np.exp(-(((np.abs(eta) - 0.25) / 0.1) ** 2)) + np.exp(-(((np.abs(eta) - 1.6) / 0.3) ** 2))
     )
-    shapes = rng.normal(size=(48, 2, 4)) * np.array([0.004, 0.003, 0.002, 0.001])
-    shapes[:, :, 0] += scale + _wavy(0.006, rng)[:, None]
+    plateau = plateau + spread * rng.normal(size=48)
+    charge, ut = 0.004 if step in ("reco", "trigger") else 0.0, 4e-4 if step in ("trigger", "iso") else 0.0
+    charges, powers = 1 if step == "iso" else 2, 3 if step == "tracking" else 4
+    shapes = size * rng.normal(size=(48, charges, 4, UT_POWERS))
+    shapes *= np.outer([1.0, 0.75, 0.5, 0.25], [1.0, 0.5, 0.25])
+    shapes[:, :, 0, 0] += scale + _wavy(1.5 * size, rng)[:, None]
+    shapes[:, :, 0, 1] += 1.5 * size
+    coefficients = shapes[:, :, :powers, : UT_POWERS if ut else 1].reshape(48, charges, -1)
+    # data's efficiency stays below 1, where it could not follow the scale factor: at most the sum of all terms
+    excess = (
+        np.abs(coefficients).sum(axis=2)
+        - LARGEST_EFFICIENCY / (plateau * (1 + charge / 2 + 60 * ut))[:, None]
+    )
+    coefficients[:, :, 0] -= np.maximum(excess, 0.0)
     return Efficiency(
-        plateau=_numbers(plateau + spread * rng.normal(size=48) / 2),
+        plateau=_numbers(plateau),
         threshold=23.5 if step == "trigger" else 0.0,
         width=0.5,
-        charge=0.004 if step in ("reco", "trigger") else 0.0,
-        ut={"trigger": 4e-4, "iso": 1e-3}.get(step, 0.0),
-        coefficients=tuple((_numbers(minus), _numbers(plus)) for minus, plus in shapes),
-        ut_scale={"trigger": 1e-4, "iso": 2e-4}.get(step, 0.0),
+        charge=charge,
+        ut=ut,
+        pt_range=(15.0, 60.0) if step in ("tracking", "reco") else (24.0, 60.0),
+        coefficients=tuple(tuple(_numbers(row) for row in rows) for rows in coefficients),
     )
 
 
@@ -318,7 +361,7 @@ def _prefire() -> Prefire:
 
 
 def _recoil(factor: float) -> dict[str, MissingMomentum]:
-    """Return the estimators, by NanoAOD's names."""
+    """Return the estimators, by NanoAOD's names; the factor makes the measurement worse."""
     table: dict[str, tuple[float, float, float, float]] = {
         "DeepMETPVRobust": (0.30, 15.0, 5.5, 1.15),
         "DeepMETResolutionTune": (0.40, 20.0, 5.0, 1.05),
@@ -326,7 +369,7 @@ def _recoil(factor: float) -> dict[str, MissingMomentum]:
         "MET": (0.40, 25.0, 7.0, 2.60),
     }
     return {
-        name: MissingMomentum(loss=loss, scale=scale, base=factor * base, pileup=factor * pileup)
+        name: MissingMomentum(loss=factor * loss, scale=scale, base=factor * base, pileup=factor * pileup)
         for name, (loss, scale, base, pileup) in table.items()
     }
 

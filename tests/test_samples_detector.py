@@ -100,14 +100,27 @@ def test_response_has_the_width_of_the_resolution():
     assert (measured / k).mean() == pytest.approx(1, abs=4 * expected / np.sqrt(len(k)))
 
 
-@given(st.floats(10, 100), st.integers(0, 47), st.sampled_from([-1, 1]))
-def test_scale_factor_of_data_is_that_of_the_payload(pt, eta_bin, charge):
-    truth = Truth.draw(3).efficiency["idip"]
-    low, high = truth.pt_range
-    payload = efficiency_kernels.Efficiency(low, high, np.array(truth.coefficients))
-    x = efficiency_kernels.scaled_pt(pt, payload)
-    expected = efficiency_kernels.scale_factor(x, eta_bin, int(charge > 0), payload)
-    arguments = (np.array([pt]), np.array([eta_bin]), np.array([charge]))
+@given(
+    st.floats(10, 100),
+    st.floats(-100, 100),
+    st.integers(0, 47),
+    st.sampled_from([-1, 1]),
+    st.sampled_from(STEPS),
+)
+def test_scale_factor_of_data_is_that_of_the_kernels(pt, ut, eta_bin, charge, step):
+    truth = Truth.draw(3).efficiency[step]
+    coefficients = np.repeat(np.array(truth.coefficients), 2 if step == "iso" else 1, axis=1)
+    payload = efficiency_kernels.identity(step)._replace(
+        low=truth.pt_range[0],
+        high=truth.pt_range[1],
+        ut_low=truth.ut_range[0],
+        ut_high=truth.ut_range[1],
+        coefficients=coefficients,
+    )
+    basis = np.zeros(12)
+    n = efficiency_kernels.fill_basis(pt, ut, payload, basis)
+    expected = efficiency_kernels.scale_factor(basis[:n], eta_bin, int(charge > 0), payload)
+    arguments = (np.array([pt]), np.array([eta_bin]), np.array([charge]), np.array([ut]))
     found = EfficiencyCurve(truth, scaled=True).scale_factor(*arguments)
     assert found[0] == pytest.approx(expected, rel=1e-12)
 
