@@ -1,9 +1,13 @@
-"""What the muon channels share around their kernels: options, columns, empty sums, compiled payloads."""
+"""What the muon channels share: options, columns, empty sums, compiled payloads, and the way of an event.
+
+select -> boson -> missing momentum -> cell -> weight -> nominal and groups: each step is a function over all events of
+a range, most of them one small kernel.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -11,29 +15,41 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field as OptionField
 
-from binworks.corrections.efficiency import STEPS
 from binworks.processors import payloads
 from binworks.processors.columns import Columns, Field
 from binworks.processors.compiled import CompiledProcessor, Options
 from binworks.processors.dataset import Dataset
-from binworks.processors.generator import GENERATOR_FIELDS, generated_of
+from binworks.processors.fills import fill_nominal
+from binworks.processors.generator import (
+    GENERATOR_FIELDS,
+    Bosons,
+    Generated,
+    find_bosons,
+    generated_of,
+    no_bosons,
+)
 from binworks.processors.groups import Setting, Systematic, systematics
 from binworks.processors.momenta import Calibration, calibration, corrected_momenta
 from binworks.processors.muons import (
     ELECTRON_FIELDS,
     EVENT_FIELDS,
     TRIGGER_FIELDS,
+    Electrons,
+    Muons,
+    TriggerObjects,
     electrons_of,
     muon_fields,
     muons_of,
     triggers_of,
 )
 from binworks.processors.payloads import Corrections
-from binworks.processors.weights import Blocks, Kind, Scratch, Weights, scratch
+from binworks.processors.selected import COUNTS, ODD_GENERATOR, ODD_WEIGHT, CutFlow, Selection
+from binworks.processors.simulated import fill_groups, finite_matches, weighed
+from binworks.processors.weights import Weights
 from binworks.tensors.accumulator import Accumulator
 from binworks.tensors.errors import InputError
 from binworks.tensors.expansion import Expansion
-from binworks.tensors.groups import bootstrap as bootstrap_group
+from binworks.tensors.groups import angular as angular_group
 from binworks.tensors.groups import electroweak as electroweak_group
 from binworks.tensors.groups import mass as mass_group
 from binworks.tensors.groups import pdf as pdf_group
@@ -44,27 +60,26 @@ from binworks.tensors.histogram import Histogram
 Array = NDArray[Any]
 
 TRIGGER_BITS: Mapping[str, tuple[int, ...]] = {"2016": (4, 5), "2017-on": (3,)}
+ECAL_WAYS = ("Nom", "Up", "Dn")
 
-COUNTS = (
-    "entries", "sum_sign", "cut/1 trigger", "cut/2 MET filters", "cut/3 veto muons", "cut/4 good muons",
-    "cut/5 no veto electron", "cut/6 trigger match", "cut/7 generator match", "selected",
-    "odd/kinematics not finite", "odd/weight not finite", "odd/generator not finite",
-)  # fmt: skip
-(ENTRIES, SUM_SIGN, TRIGGER, FILTERS, VETO_MUONS, GOOD_MUONS, NO_ELECTRON, MATCHED, GEN_MATCHED, SELECTED,
- ODD_KINEMATICS, ODD_WEIGHT, ODD_GENERATOR) = range(len(COUNTS))  # fmt: skip
 
-_NAMES = ("pdf", "angular", "theory", "ew", "pileup", "bootstrap", "prefire")
-_MUON_NAMES = (
-    "efficiency_systematics",
-    "momentum_scale",
-    "resolution",
-    "pixel_hits",
-    "veto_stat",
-    "veto_systematics",
-)
-_ECAL = ("Nom", "Up", "Dn")
-_LENGTHS = {"mass": 21, "width": 5, "sin2theta": 11}
-_BRANCHES = {"mass": "MEParamWeight", "width": "MEParamWeightAltSet1", "sin2theta": "MEParamWeightAltSet4"}
+class MatrixElement(NamedTuple):
+    """A block of the matrix element's weights: its branch, their number, and the groups that take it."""
+
+    branch: str
+    length: int
+    groups: tuple[str, ...]
+
+
+MATRIX_ELEMENT: Mapping[str, MatrixElement] = {
+    "mass": MatrixElement("MEParamWeight", len(mass_group.SHIFTS_MEV), (mass_group.NAME, mass_group.MASS_Z)),
+    "width": MatrixElement(
+        "MEParamWeightAltSet1", len(mass_group.WIDTH_STEPS), (mass_group.WIDTH_W, mass_group.WIDTH_Z)
+    ),
+    "sin2theta": MatrixElement(
+        "MEParamWeightAltSet4", len(mass_group.SIN2THETA_STEPS), (mass_group.SIN2THETA,)
+    ),
+}
 
 
 class ChannelOptions(Options):
@@ -84,18 +99,19 @@ class ChannelOptions(Options):
     )
 
 
-class Event(NamedTuple):
-    """Scalars of a range of events."""
+class Inputs(NamedTuple):
+    """The columns of a range, muons corrected; ``matched``: muons must match generated ones."""
 
-    trigger: Array
-    met_filters: Array
-    met_pt: Array
-    met_phi: Array
-    number: Array
+    columns: Columns
+    muons: Muons
+    electrons: Electrons
+    triggers: TriggerObjects
+    generated: Generated
+    matched: bool
 
 
 class MuonChannel(CompiledProcessor):
-    """Base of the channels with muons; a channel adds its axes and its kernel."""
+    """Base of the channels with muons; a channel adds its axes, its selection and its cells."""
 
     Options: ClassVar[type[Options]] = ChannelOptions
     options: ChannelOptions
@@ -110,12 +126,16 @@ class MuonChannel(CompiledProcessor):
         cls.by_name_only = frozenset(name for name, group in cls.known.items() if group.by_name_only)
 
     @abstractmethod
-    def kernel(self) -> Callable[..., None]:
-        """Return the function that selects and fills; see `fill` for what it gets."""
-
-    @abstractmethod
     def axes(self) -> tuple[Any, ...]:
         """Return the axes of ``nominal``."""
+
+    @abstractmethod
+    def select(self, given: Inputs, events: Array, flow: CutFlow) -> Selection:
+        """Return what the channel keeps of these events of the range."""
+
+    @abstractmethod
+    def cells(self, given: Inputs, chosen: Selection, bosons: Bosons, corrections: Corrections) -> Array:
+        """Return each event's flat cell, -1 where it has none."""
 
     def fields(self, dataset: Dataset) -> tuple[Field, ...]:
         """Return what must be read of that data set."""
@@ -131,11 +151,13 @@ class MuonChannel(CompiledProcessor):
             Field("gen_weight", ("genWeight",), "f4"),
             Field("n_true", ("Pileup_nTrueInt",), "f4"),
             Field("vertex_z", ("GenVtx_z",), "f4", default=0.0),
-            *(Field(f"ecal_{way}", (f"L1PreFiringWeight_ECAL_{way}",), default=1.0) for way in _ECAL),
+            *(Field(f"ecal_{way}", (f"L1PreFiringWeight_ECAL_{way}",), default=1.0) for way in ECAL_WAYS),
         ]
-        for name, branch in _BRANCHES.items():
-            if self._matrix_element(name, dataset) is not None:
-                weights.append(Field(f"{name}_weights", (branch,), "f4", "block", optional=name == "mass"))
+        for name, element in MATRIX_ELEMENT.items():
+            if self._taking(element, dataset) is not None:
+                weights.append(
+                    Field(f"{name}_weights", (element.branch,), "f4", "block", optional=name == "mass")
+                )
         if dataset.boson is not None:  # the central one is in the nominal weight, whatever is varied
             varied = pdf_group.NAME in self.systematics
             weights.append(
@@ -152,6 +174,10 @@ class MuonChannel(CompiledProcessor):
                 histograms[group.expansion.block] = group.block(axes)
         return Accumulator(histograms, dict.fromkeys(COUNTS, 0))
 
+    def expansions(self) -> list[Expansion]:
+        """Return how the compact blocks become named variations."""
+        return [group.expansion for group in self._groups.values()]
+
     def fill(self, columns: Columns, dataset: Dataset, accumulator: Accumulator) -> None:
         """Add the events to the accumulator, in their order.
 
@@ -162,55 +188,70 @@ class MuonChannel(CompiledProcessor):
         """
         if columns.size == 0:
             return
-        counts = np.zeros(len(COUNTS), np.int64)
-        odd = np.zeros(columns.size, np.uint8)
-        self.kernel()(
-            Event(*[columns[name] for name in ("trigger", "met_filters", "met.pt", "met.phi", "event")]),
-            muons_of(columns, corrected_momenta(columns, self._calibrations[dataset.is_data])),
+        flow = CutFlow(columns, accumulator)
+        flow.add("entries", columns.size)
+        given = self._inputs(columns, dataset)
+        events = np.arange(columns.size)
+        if dataset.is_data:
+            chosen = self.select(given, events, flow)
+            cells = self.cells(given, chosen, no_bosons(len(chosen.events)), self._corrections)
+            cells = cells[cells >= 0]
+            fill_nominal(*_sums(accumulator), cells, np.ones(len(cells)))
+            flow.add("selected", len(cells))
+            return
+        signed = columns["gen_weight"]
+        finite = np.isfinite(signed)
+        flow.odd(ODD_WEIGHT, events[~finite])
+        flow.add("sum_sign", int(np.sign(signed[finite]).sum(dtype=np.float64)))
+        self._fill_simulated(given, self.select(given, events[finite], flow), dataset, flow, accumulator)
+
+    def _fill_simulated(
+        self, given: Inputs, chosen: Selection, dataset: Dataset, flow: CutFlow, accumulator: Accumulator
+    ) -> None:
+        """Weigh the events, leave out those of which something is not finite, and fill the others."""
+        held, weights = self._corrections, self._weights(given.columns, dataset)
+        bosons = no_bosons(len(chosen.events))
+        if dataset.boson is not None:
+            angles = angular_group.NAME in accumulator.histograms
+            bosons = find_bosons(chosen.events, given.generated, angles, held.ew.weights.shape[2] > 1)
+        good = np.isfinite(bosons.mass) & finite_matches(chosen, given.generated)
+        flow.odd(ODD_GENERATOR, chosen.events[~good])
+        chosen, bosons = chosen.where(good), Bosons._make(array[good] for array in bosons)
+        cells = self.cells(given, chosen, bosons, held)
+        inside = cells >= 0
+        chosen, bosons = chosen.where(inside), Bosons._make(array[inside] for array in bosons)
+        filled = weighed(
+            chosen,
+            cells[inside],
+            bosons,
+            given.muons,
+            given.generated,
+            weights,
+            held,
+            loses_muons=self.boson == "W" and dataset.boson == "Z",
+        )
+        good = np.isfinite(filled.w)
+        flow.odd(ODD_WEIGHT, filled.chosen.events[~good])
+        filled = filled.where(good)
+        flow.add("selected", len(filled.w))
+        fill_nominal(*_sums(accumulator), filled.cells, filled.w)
+        blocks = {
+            name: histogram.values.reshape(-1, histogram.values.shape[-1])
+            for name, histogram in accumulator.histograms.items()
+            if name != "nominal"
+        }
+        fill_groups(blocks, filled, given.columns, given.muons, given.generated, weights, held)
+
+    def _inputs(self, columns: Columns, dataset: Dataset) -> Inputs:
+        momenta = corrected_momenta(columns, self._calibrations[dataset.is_data])
+        return Inputs(
+            columns,
+            muons_of(columns, momenta),
             electrons_of(columns),
             triggers_of(columns, TRIGGER_BITS[self.options.flavour]),
             generated_of(columns),
-            self._weights(columns, dataset),
-            self._corrections,
-            _kind(dataset),
-            _blocks(accumulator),
-            self._room,
-            counts,
-            odd,
+            dataset.prompt and not dataset.is_data,
         )
-        for name, count in zip(COUNTS, counts.tolist(), strict=True):
-            accumulator.counts[name] += count
-        for i in np.flatnonzero(odd):
-            accumulator.note("odd", f"{columns['run'][i]}:{columns['lumi'][i]}:{columns['event'][i]}")
-
-    def expansions(self) -> list[Expansion]:
-        """Return how the compact blocks become named variations."""
-        return [group.expansion for group in self._groups.values()]
-
-    def _weights(self, columns: Columns, dataset: Dataset) -> Weights:
-        """Return the weight columns; a block must be as long as its group, but mass weights may be absent."""
-        none = np.zeros((columns.size, 0), "f4")
-        keys = (columns["run"], columns["lumi"], columns["event"])
-        if dataset.is_data:
-            return Weights._make([*[none.reshape(-1)] * 6, *[none] * 4, *keys])
-        scalars = [columns[name] for name in ("gen_weight", "n_true", "vertex_z")]
-        scalars += [columns[f"ecal_{way}"] for way in _ECAL]
-        blocks = {name: columns.arrays.get(f"{name}_weights", none) for name in _LENGTHS}
-        for name, block in blocks.items():
-            if self._matrix_element(name, dataset) is not None and block.shape[1] not in (
-                {0, _LENGTHS[name]} if name == "mass" else {_LENGTHS[name]}
-            ):
-                group = self._matrix_element(name, dataset)
-                hint = f"leave the systematic {group!r} out"
-                raise _wrong_block(columns.where, _BRANCHES[name], block, _LENGTHS[name], hint)
-        return Weights._make([*scalars, self._pdf(columns, dataset, none), *blocks.values(), *keys])
-
-    @cached_property
-    def _room(self) -> Scratch:
-        """The kernel's small arrays."""
-        alternatives = sum(len(step.alternatives) for step in self._corrections.steps)
-        replicas = self.options.replicas if bootstrap_group.NAME in self.systematics else 0
-        return scratch(alternatives, replicas)
 
     @cached_property
     def _corrections(self) -> Corrections:
@@ -232,66 +273,44 @@ class MuonChannel(CompiledProcessor):
         made = {name: self.known[name].make(setting) for name in self.systematics}
         return {name: group for name, group in made.items() if group.columns}
 
-    def _matrix_element(self, name: str, dataset: Dataset) -> str | None:
-        """Return the group that takes this block of weights of the data set, if it was asked for."""
-        candidates = {
-            "mass": (mass_group.NAME, mass_group.MASS_Z),
-            "width": (mass_group.WIDTH_W, mass_group.WIDTH_Z),
-            "sin2theta": (mass_group.SIN2THETA,),
-        }[name]
-        return next((g for g in candidates if g in self.systematics and self.known[g].varies(dataset)), None)
-
-    def _pdf(self, columns: Columns, dataset: Dataset, none: Array) -> Array:
-        pdf = columns.arrays.get("pdf_weights", none)
+    def _weights(self, columns: Columns, dataset: Dataset) -> Weights:
+        """Return the weight columns; a block must be as long as its group, but mass weights may be absent."""
+        none = np.zeros((columns.size, 0), "f4")
+        blocks = {name: columns.arrays.get(f"{name}_weights", none) for name in MATRIX_ELEMENT}
+        for name, element in MATRIX_ELEMENT.items():
+            group = self._taking(element, dataset)
+            found = blocks[name].shape[1]
+            if group is not None and found != element.length and not (name == "mass" and found == 0):
+                hint = f"leave the systematic {group!r} out"
+                raise _wrong_block(columns.where, element.branch, found, element.length, hint)
+        pdf, members = columns.arrays.get("pdf_weights", none), self.options.pdf_members
         if pdf_group.NAME not in self.systematics:
-            return np.ascontiguousarray(pdf[:, :1])
-        if dataset.boson is not None and pdf.shape[1] != self.options.pdf_members:
-            members = self.options.pdf_members
-            raise _wrong_block(
-                columns.where, self.options.pdf_branch, pdf, members, "set the option pdf_members"
-            )
-        return pdf
+            pdf = np.ascontiguousarray(pdf[:, :1])
+        elif dataset.boson is not None and pdf.shape[1] != members:
+            hint = "set the option pdf_members"
+            raise _wrong_block(columns.where, self.options.pdf_branch, pdf.shape[1], members, hint)
+        scalars = [columns[name] for name in ("gen_weight", "n_true", "vertex_z")]
+        ecal = [columns[f"ecal_{way}"] for way in ECAL_WAYS]
+        return Weights._make([*scalars, *ecal, pdf, *blocks.values()])
+
+    def _taking(self, element: MatrixElement, dataset: Dataset) -> str | None:
+        """Return the group that takes this block of weights of the data set, if it was asked for."""
+        asked = (name for name in element.groups if name in self.systematics)
+        return next((name for name in asked if self.known[name].varies(dataset)), None)
 
 
-def _wrong_block(where: str, branch: str, block: Array, expected: int, hint: str) -> InputError:
-    return InputError(
-        f"Branch {branch} has {block.shape[1]} weights an event, expected {expected}.",
-        code="wrong-block",
-        where=where,
-        hint=f"If the file is right, {hint}.",
-    )
-
-
-def _kind(dataset: Dataset) -> Kind:
-    pole = (mass_group.Z_MASS, mass_group.Z_WIDTH)
-    if dataset.boson == "W":
-        pole = (mass_group.W_MASS, mass_group.W_WIDTH)
-    return Kind(dataset.is_data, dataset.prompt, dataset.boson is not None, dataset.boson == "Z", *pole)
-
-
-def _blocks(accumulator: Accumulator) -> Blocks:
-    """Return the accumulator's arrays as the kernel takes them."""
+def _sums(accumulator: Accumulator) -> tuple[Array, Array]:
+    """Return the nominal sums of weights and of their squares, flat."""
     nominal = accumulator.histograms["nominal"]
     if nominal.variances is None:
         raise TypeError("nominal keeps its sum of squared weights")
-    nothing = np.zeros((0, 0))
+    return nominal.values.reshape(-1), nominal.variances.reshape(-1)
 
-    def block(*names: str) -> Array:
-        for name in names:
-            if name in accumulator.histograms:
-                values = accumulator.histograms[name].values
-                return values.reshape(-1, values.shape[-1])
-        return nothing
 
-    return Blocks._make(
-        [
-            nominal.values.reshape(-1),
-            nominal.variances.reshape(-1),
-            block(mass_group.NAME, mass_group.MASS_Z),
-            block(mass_group.WIDTH_W, mass_group.WIDTH_Z),
-            block(mass_group.SIN2THETA),
-            *[block(name) for name in _NAMES],
-            tuple(block(f"efficiency_{step}") for step in STEPS),
-            *[block(name) for name in _MUON_NAMES],
-        ]
+def _wrong_block(where: str, branch: str, found: int, expected: int, hint: str) -> InputError:
+    return InputError(
+        f"Branch {branch} has {found} weights an event, expected {expected}.",
+        code="wrong-block",
+        where=where,
+        hint=f"If the file is right, {hint}.",
     )

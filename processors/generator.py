@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from binworks.corrections.angular import collins_soper
 from binworks.processors.columns import Columns, Field
 from binworks.processors.muons import MATCH_DR2, MAX_ETA, VETO_PT
 from binworks.tensors.jit import kernel
@@ -53,53 +54,104 @@ def generated_of(columns: Columns) -> Generated:
     return Generated(columns.offsets["genpart"], *[columns[f"genpart.{name}"] for name in names])
 
 
-@kernel
-def matched_muon(i: int, eta: float, phi: float, generated: Any) -> int:
-    """Return the nearest status-1 muon, prompt or from a prompt tau, within dR < 0.3; -1 if there is none."""
-    best = -1
-    nearest = MATCH_DR2
-    for g in range(generated.offsets[i], generated.offsets[i + 1]):
-        if abs(generated.pdg_id[g]) != 13 or generated.status[g] != 1:
-            continue
-        if generated.flags[g] & (IS_PROMPT | IS_DIRECT_PROMPT_TAU_DECAY) == 0:
-            continue
-        distance = delta_r2(generated.eta[g], generated.phi[g], eta, phi)
-        if distance < nearest:
-            nearest = distance
-            best = g
-    return best
+class Bosons(NamedTuple):
+    """The W or Z of each event before final-state radiation, shape (events,); a mass of zero says that there is none.
 
-
-class Boson(NamedTuple):
-    """A W or Z before final-state radiation; a mass of zero says that it is not in the record.
-
-    Transverse momentum in GeV along x and y; ``particle`` and ``antiparticle`` are the decay's four-momenta
-    (px, py, pz, energy). ``has_leptons`` says whether they are there.
+    Parameters
+    ----------
+    mass, absy, qt : arrays
+        GeV; the mass is not a number where the record has one.
+    px, py : arrays
+        Transverse momentum, GeV.
+    charge : array of int
+    cosine, phi : arrays
+        Of the decay in the Collins-Soper frame, where ``has_angles``.
+    radiated : array
+        1 - m(after) / m(before) of the leptons.
     """
 
-    mass: float
-    absy: float
-    qt: float
-    px: float
-    py: float
-    charge: int
-    has_leptons: bool
-    particle: tuple[float, float, float, float]
-    antiparticle: tuple[float, float, float, float]
+    mass: Array
+    absy: Array
+    qt: Array
+    px: Array
+    py: Array
+    charge: Array
+    cosine: Array
+    phi: Array
+    radiated: Array
+    has_angles: Array
+
+
+def no_bosons(n: int) -> Bosons:
+    """Return n events without one."""
+    zeros = np.zeros(n)
+    return Bosons(
+        zeros, zeros, zeros, zeros, zeros, np.zeros(n, np.int64), zeros, zeros, zeros, np.zeros(n, np.bool_)
+    )
 
 
 @kernel
-def boson_of(i: int, generated: Any, expected: bool) -> Any:
-    """Return the event's W or Z before final-state radiation; none where none is expected.
+def match_muons(events: Array, places: Array, muons: Any, generated: Any) -> Array:
+    """Return each muon's nearest status-1 muon, prompt or from a prompt tau, within dR < 0.3; -1 if there is none."""
+    matches = np.full(len(events), -1)
+    for j in range(len(events)):
+        m = places[j]
+        nearest = MATCH_DR2
+        for g in range(generated.offsets[events[j]], generated.offsets[events[j] + 1]):
+            if abs(generated.pdg_id[g]) == 13 and is_final(g, generated):
+                distance = delta_r2(generated.eta[g], generated.phi[g], muons.eta[m], muons.phi[m])
+                if distance < nearest:
+                    nearest = distance
+                    matches[j] = g
+    return matches
 
-    The sum of the two leptons of the hard process where the file has them, else the last copy of the boson. A mass that
-    is not a number says that the record has one.
+
+@kernel
+def is_final(g: int, generated: Any) -> bool:
+    """Whether a particle is final, and prompt or from a prompt tau."""
+    prompt = generated.flags[g] & (IS_PROMPT | IS_DIRECT_PROMPT_TAU_DECAY) != 0
+    return bool(generated.status[g] == 1 and prompt)
+
+
+@kernel
+def find_bosons(events: Array, generated: Any, angles: bool, radiation: bool) -> Bosons:
+    """Return the W or Z of each event: the sum of the two leptons of the hard process, else its last copy.
+
+    ``angles`` and ``radiation`` say whether the decay's angles and the radiated share are wanted.
+    """
+    n = len(events)
+    out = Bosons(
+        np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n, np.int64),
+        np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n, np.bool_),
+    )  # fmt: skip
+    for j in range(n):
+        leptons, charge, particle, antiparticle = decay_of(events[j], generated)
+        px, py = particle[0] + antiparticle[0], particle[1] + antiparticle[1]
+        pz, energy = particle[2] + antiparticle[2], particle[3] + antiparticle[3]
+        mass2 = energy * energy - px * px - py * py - pz * pz
+        out.charge[j] = charge
+        if not np.isfinite(mass2):
+            out.mass[j] = np.nan
+        elif mass2 > 0.0:
+            out.mass[j], out.absy[j] = np.sqrt(mass2), abs(0.5 * np.log((energy + pz) / (energy - pz)))
+            out.px[j], out.py[j], out.qt[j] = px, py, np.sqrt(px * px + py * py)
+            if angles and leptons == 2:
+                out.cosine[j], out.phi[j] = collins_soper(*particle, *antiparticle)
+                out.has_angles[j] = True
+            if radiation and leptons == 2:
+                out.radiated[j] = radiated_fraction(events[j], out.mass[j], generated)
+    return out
+
+
+@kernel
+def decay_of(i: int, generated: Any) -> Any:
+    """Return (number of leptons of the hard process, boson's charge, particle's and antiparticle's four-momenta).
+
+    Without two leptons the boson's last copy stands in the particle's place. Four-momenta are (px, py, pz, energy).
     """
     none = (0.0, 0.0, 0.0, 0.0)
     particle, antiparticle, copy = none, none, none
     charge, copy_charge, leptons = 0, 0, 0
-    if not expected:
-        return Boson(0.0, 0.0, 0.0, 0.0, 0.0, 0, False, none, none)
     for g in range(generated.offsets[i], generated.offsets[i + 1]):
         identity = abs(generated.pdg_id[g])
         if identity >= 11 and identity <= 16:
@@ -114,18 +166,9 @@ def boson_of(i: int, generated: Any, expected: bool) -> Any:
         elif (identity == 23 or identity == 24) and generated.flags[g] & IS_LAST_COPY:
             copy = _momentum(g, generated)
             copy_charge = 0 if identity == 23 else (1 if generated.pdg_id[g] > 0 else -1)
-    if leptons != 2:
-        particle, antiparticle, charge = copy, none, copy_charge
-    px, py = particle[0] + antiparticle[0], particle[1] + antiparticle[1]
-    pz, energy = particle[2] + antiparticle[2], particle[3] + antiparticle[3]
-    mass2 = energy * energy - px * px - py * py - pz * pz
-    if not np.isfinite(mass2):
-        return Boson(np.nan, 0.0, 0.0, 0.0, 0.0, charge, False, none, none)
-    if mass2 <= 0.0:
-        return Boson(0.0, 0.0, 0.0, 0.0, 0.0, charge, False, none, none)
-    rapidity = 0.5 * np.log((energy + pz) / (energy - pz))
-    qt = np.sqrt(px * px + py * py)
-    return Boson(np.sqrt(mass2), abs(rapidity), qt, px, py, charge, leptons == 2, particle, antiparticle)
+    if leptons == 2:
+        return leptons, charge, particle, antiparticle
+    return leptons, copy_charge, copy, none
 
 
 @kernel
@@ -137,9 +180,7 @@ def radiated_fraction(i: int, mass: float, generated: Any) -> float:
     best, other = -1, -1
     for g in range(generated.offsets[i], generated.offsets[i + 1]):
         identity = generated.pdg_id[g]
-        if abs(identity) < 11 or abs(identity) > 16 or generated.status[g] != 1:
-            continue
-        if generated.flags[g] & (IS_PROMPT | IS_DIRECT_PROMPT_TAU_DECAY) == 0:
+        if abs(identity) < 11 or abs(identity) > 16 or not is_final(g, generated):
             continue
         if identity > 0:
             if best < 0 or generated.pt[g] > generated.pt[best]:
@@ -155,21 +196,20 @@ def radiated_fraction(i: int, mass: float, generated: Any) -> float:
 
 
 @kernel
-def lost_muon(i: int, match: int, generated: Any) -> int:
-    """Return the generated muon that could have made a second one: the hardest of opposite charge to the match.
+def lost_muons(events: Array, matches: Array, generated: Any) -> Array:
+    """Return each event's generated muon that could have made a second one: of opposite charge to the match.
 
-    Final, prompt or from a prompt tau, pT > 15 GeV and |eta| < 2.4; -1 if there is none.
+    The hardest one that is final, prompt or from a prompt tau, with pT > 15 GeV and |eta| < 2.4; -1 if there is none.
     """
-    best = -1
-    for g in range(generated.offsets[i], generated.offsets[i + 1]):
-        if generated.pdg_id[g] != -generated.pdg_id[match] or generated.status[g] != 1:
-            continue
-        if generated.flags[g] & (IS_PROMPT | IS_DIRECT_PROMPT_TAU_DECAY) == 0:
-            continue
-        seen = generated.pt[g] > VETO_PT and abs(generated.eta[g]) < MAX_ETA
-        if seen and (best < 0 or generated.pt[g] > generated.pt[best]):
-            best = g
-    return best
+    lost = np.full(len(events), -1)
+    for j in range(len(events)):
+        for g in range(generated.offsets[events[j]], generated.offsets[events[j] + 1]):
+            if matches[j] < 0 or generated.pdg_id[g] != -generated.pdg_id[matches[j]]:
+                continue
+            seen = generated.pt[g] > VETO_PT and abs(generated.eta[g]) < MAX_ETA and is_final(g, generated)
+            if seen and (lost[j] < 0 or generated.pt[g] > generated.pt[lost[j]]):
+                lost[j] = g
+    return lost
 
 
 @kernel

@@ -180,44 +180,55 @@ def is_veto_muon(m: int, muons: Any) -> bool:
 
 
 @kernel
-def veto_muons(i: int, muons: Any) -> Any:
-    """Return (how many veto muons the event has, the first, the second); NOT_FINITE as their number if one is not."""
-    found, first, second = 0, NONE, NONE
-    for m in range(muons.offsets[i], muons.offsets[i + 1]):
-        if not (np.isfinite(muons.pt[m]) and np.isfinite(muons.eta[m]) and np.isfinite(muons.phi[m])):
-            return NOT_FINITE, NONE, NONE
-        if is_veto_muon(m, muons):
-            if found == 0:
-                first = m
-            else:
-                second = m
-            found += 1
-    return found, first, second
+def veto_muons(events: Array, muons: Any) -> Any:
+    """Return for each event how many veto muons it has, and the first two.
+
+    The number is `NOT_FINITE` where the momentum of one of the event's muons is not a number.
+    """
+    n = len(events)
+    number, first, second = np.zeros(n, np.int64), np.full(n, NONE), np.full(n, NONE)
+    for j in range(n):
+        for m in range(muons.offsets[events[j]], muons.offsets[events[j] + 1]):
+            if not (np.isfinite(muons.pt[m]) and np.isfinite(muons.eta[m]) and np.isfinite(muons.phi[m])):
+                number[j] = NOT_FINITE
+                break
+            if is_veto_muon(m, muons):
+                if number[j] == 0:
+                    first[j] = m
+                else:
+                    second[j] = m
+                number[j] += 1
+    return number, first, second
 
 
 @kernel
-def has_veto_electron(i: int, electrons: Any) -> bool:
-    """Whether the event has an electron that vetoes it."""
-    for e in range(electrons.offsets[i], electrons.offsets[i + 1]):
-        if (
-            electrons.pt[e] > 10.0
-            and abs(electrons.eta[e]) < MAX_ETA
-            and electrons.cut_based[e] >= 1
-            and abs(electrons.dxy[e]) < MAX_DXY
-            and abs(electrons.dz[e]) < 0.2
-        ):
-            return True
-    return False
+def have_veto_electron(events: Array, electrons: Any) -> Array:
+    """Return whether each event has an electron that vetoes it."""
+    found = np.zeros(len(events), np.bool_)
+    for j in range(len(events)):
+        for e in range(electrons.offsets[events[j]], electrons.offsets[events[j] + 1]):
+            if (
+                electrons.pt[e] > 10.0
+                and abs(electrons.eta[e]) < MAX_ETA
+                and electrons.cut_based[e] >= 1
+                and abs(electrons.dxy[e]) < MAX_DXY
+                and abs(electrons.dz[e]) < 0.2
+            ):
+                found[j] = True
+    return found
 
 
 @kernel
-def matches_trigger(i: int, eta: float, phi: float, triggers: Any) -> bool:
-    """Whether a muon trigger object with one of the filter bits lies within dR < 0.3."""
-    for t in range(triggers.offsets[i], triggers.offsets[i + 1]):
-        if (
-            triggers.id[t] == 13
-            and (triggers.bits[t] & triggers.mask) != 0
-            and delta_r2(triggers.eta[t], triggers.phi[t], eta, phi) < MATCH_DR2
-        ):
-            return True
-    return False
+def match_trigger(events: Array, places: Array, muons: Any, triggers: Any) -> Array:
+    """Return whether a muon trigger object with one of the filter bits lies within dR < 0.3 of each event's muon."""
+    found = np.zeros(len(events), np.bool_)
+    for j in range(len(events)):
+        m = places[j]
+        for t in range(triggers.offsets[events[j]], triggers.offsets[events[j] + 1]):
+            if (
+                triggers.id[t] == 13
+                and (triggers.bits[t] & triggers.mask) != 0
+                and delta_r2(triggers.eta[t], triggers.phi[t], muons.eta[m], muons.phi[m]) < MATCH_DR2
+            ):
+                found[j] = True
+    return found

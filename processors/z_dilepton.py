@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field as OptionField
 
-from binworks.processors.channel import (
-    ENTRIES,
-    ODD_GENERATOR,
-    ODD_KINEMATICS,
-    ODD_WEIGHT,
-    SELECTED,
-    SUM_SIGN,
-    ChannelOptions,
-    MuonChannel,
-)
+from binworks.processors.channel import ChannelOptions, Inputs, MuonChannel
 from binworks.processors.compiled import Options
-from binworks.processors.generator import boson_of
-from binworks.processors.muons import NONE, NOT_FINITE
-from binworks.processors.pairs import dilepton_of, fill_pair, select_pair
+from binworks.processors.generator import Bosons
+from binworks.processors.pairs import dilepton_of, select_pair
+from binworks.processors.payloads import Corrections
+from binworks.processors.selected import CutFlow, Selection
 from binworks.tensors.axes import (
     ETA_HIGH,
     FORWARD_BINS,
@@ -37,6 +28,8 @@ from binworks.tensors.axes import (
 )
 from binworks.tensors.jit import kernel
 from binworks.tensors.kernels import regular_bin, variable_bin
+
+Array = NDArray[Any]
 
 PTLL_ARRAY = np.array(PTLL_EDGES)
 
@@ -64,66 +57,37 @@ class ZDilepton(MuonChannel, boson="Z"):
         """Return those of the observable."""
         return mll_axes() if self.options.observable == "mll" else ptll_axes()
 
-    def kernel(self) -> Callable[..., None]:
-        """Return `fill_events` for the observable."""
-        return partial(fill_events, self.options.observable == "mll")
+    def select(self, given: Inputs, events: Array, flow: CutFlow) -> Selection:
+        """Return the pairs of which one muon, first, fired the trigger."""
+        return select_pair(given, events, flow, None)
+
+    def cells(
+        self,
+        given: Inputs,
+        chosen: Selection,
+        bosons: Bosons,  # noqa: ARG002 (the observables do not know of it)
+        corrections: Corrections,  # noqa: ARG002
+    ) -> Array:
+        """Return the flat cells of the observable, -1 beyond the axes."""
+        one, two = chosen.legs
+        return cells_of(self.options.observable == "mll", one.place, two.place, given.muons)
 
 
 @kernel
-def fill_events(
-    by_mass: bool,
-    event: Any,
-    muons: Any,
-    electrons: Any,
-    triggers: Any,
-    generated: Any,
-    weights: Any,
-    corrections: Any,
-    kind: Any,
-    blocks: Any,
-    room: Any,
-    counts: Any,
-    odd: Any,
-) -> None:
-    """Select events, compute each one's cell and weight once, and add what it changes to every block."""
-    for i in range(len(event.trigger)):
-        counts[ENTRIES] += 1
-        result = NONE
-        if not kind.is_data and not np.isfinite(weights.gen[i]):
-            result = ODD_WEIGHT
+def cells_of(by_mass: bool, first: Array, second: Array, muons: Any) -> Array:
+    """Return the flat cells of (mll, forward) or of (ptll, yll)."""
+    cells = np.full(len(first), -1)
+    for j in range(len(first)):
+        m, n = first[j], second[j]
+        x, y, mass, rapidity = dilepton_of(m, n, muons)
+        if by_mass:
+            row = regular_bin(mass, MLL_LOW, MLL_HIGH, MLL_BINS)
+            column = regular_bin(max(abs(muons.eta[m]), abs(muons.eta[n])), 0.0, ETA_HIGH, FORWARD_BINS)
+            columns = FORWARD_BINS
         else:
-            if not kind.is_data:
-                counts[SUM_SIGN] += int(np.sign(weights.gen[i]))
-            pair = select_pair(i, 0, event, muons, electrons, triggers, generated, kind, counts)
-            if pair.first == NOT_FINITE:
-                result = ODD_KINEMATICS
-            elif pair.first >= 0:
-                cell = cell_of(by_mass, pair, muons)
-                if cell >= 0 and kind.is_data:
-                    result = SELECTED
-                    blocks.values[cell] += 1.0
-                    blocks.variances[cell] += 1.0
-                elif cell >= 0:
-                    boson = boson_of(i, generated, kind.has_boson)
-                    if np.isnan(boson.mass):
-                        result = ODD_GENERATOR
-                    else:
-                        result = fill_pair(
-                            i, cell, pair, boson, muons, generated, weights, corrections, kind, blocks, room
-                        )
-        if result >= 0:
-            counts[result] += 1
-            odd[i] = result != SELECTED
-
-
-@kernel
-def cell_of(by_mass: bool, pair: Any, muons: Any) -> int:
-    """Return the pair's flat cell, -1 if it lies beyond the axes."""
-    dilepton = dilepton_of(pair.first, pair.second, muons)
-    if by_mass:
-        forward = max(abs(muons.eta[pair.first]), abs(muons.eta[pair.second]))
-        cell = regular_bin(dilepton.mass, MLL_LOW, MLL_HIGH, MLL_BINS) * FORWARD_BINS
-        return int(cell + regular_bin(forward, 0.0, ETA_HIGH, FORWARD_BINS))
-    row = variable_bin(np.sqrt(dilepton.x**2 + dilepton.y**2), PTLL_ARRAY)
-    column = regular_bin(abs(dilepton.rapidity), 0.0, YLL_HIGH, YLL_BINS)
-    return row * YLL_BINS + column if row >= 0 and column >= 0 else -1
+            row = variable_bin(np.sqrt(x * x + y * y), PTLL_ARRAY)
+            column = regular_bin(abs(rapidity), 0.0, YLL_HIGH, YLL_BINS)
+            columns = YLL_BINS
+        if row >= 0 and column >= 0:
+            cells[j] = row * columns + column
+    return cells
