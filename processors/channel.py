@@ -33,6 +33,7 @@ from binworks.processors.momenta import Calibration, calibration, corrected_mome
 from binworks.processors.muons import (
     ELECTRON_FIELDS,
     EVENT_FIELDS,
+    JACOBIAN_FIELDS,
     TRIGGER_FIELDS,
     Electrons,
     Muons,
@@ -144,6 +145,7 @@ class MuonChannel(CompiledProcessor):
             *muon_fields(is_data=dataset.is_data),
             *ELECTRON_FIELDS,
             *TRIGGER_FIELDS,
+            *(JACOBIAN_FIELDS if len(self._calibrations[dataset.is_data].parameters) else ()),
         )
         if dataset.is_data:
             return reconstructed

@@ -147,9 +147,27 @@ def build(
 
 
 def from_nanoevents(events: Any, fields: Iterable[Field], where: str) -> Columns:
-    """Return the same columns from coffea's NanoEvents (virtual, or read)."""
+    """Return the same columns from coffea's NanoEvents (virtual, or read).
+
+    Raises
+    ------
+    InputError
+        As `build`; also for lists of an event that are named like a collection but are longer than it, which NanoEvents
+        cuts wrongly.
+    """
     fields = tuple(fields)
     top = set(events.fields)
+    for wanted in fields:
+        for branch in wanted.branches:
+            collection, _, rest = branch.partition("_")
+            other = wanted.kind == "jagged" and collection.lower() != wanted.name.partition(".")[0]
+            if other and collection in top and rest in ak.fields(events[collection]):
+                raise InputError(
+                    f"NanoEvents take {branch} for a number of each {collection}, which it is not.",
+                    code="uneven-collection",
+                    where=where,
+                    hint="Run over files instead, or without the correction that needs it.",
+                )
 
     def locate(branch: str) -> Any | None:
         if branch in top and not ak.fields(events[branch]):

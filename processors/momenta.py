@@ -60,54 +60,57 @@ def calibration(corrections: CorrectionSet | None, *, is_data: bool) -> Calibrat
 
 
 def corrected_momenta(columns: Columns, constants: Calibration) -> Momenta:
-    """Return the corrected momenta of the range's muons."""
+    """Return the corrected momenta of the range's muons.
+
+    A muon whose jacobian is incomplete, or whose parameters are not in the table, is not a number.
+    """
     offsets = columns.offsets["muon"]
-    count = int(offsets[-1])
-    momenta = Momenta(np.empty(count), np.empty(count), np.empty(count), np.empty(count, np.int32))
-    none = np.zeros(len(offsets), np.int64)
-    correct(
-        (columns["run"], columns["lumi"], columns["event"]),
-        offsets,
-        tuple(columns[f"muon.{name}"] for name in ("pt", "eta", "phi", "charge")),
-        (
-            columns.offsets.get("cvh_jacobian", none),
-            columns["cvh_jacobian.value"],
-            columns["muon.jacobian_size"],
-        ),
-        (columns.offsets.get("cvh_index", none), columns["cvh_index.value"], columns["muon.parameters"]),
-        constants,
-        momenta,
-    )
+    pt, eta, phi = (columns[f"muon.{name}"].astype(np.float64) for name in ("pt", "eta", "phi"))
+    momenta = Momenta(pt, eta, phi, columns["muon.charge"].copy())
+    if len(constants.parameters) > 0 and "cvh_jacobian" in columns.offsets and "cvh_index" in columns.offsets:
+        refit(
+            offsets,
+            (columns.offsets["cvh_jacobian"], columns["cvh_jacobian.value"], columns["muon.jacobian_size"]),
+            (columns.offsets["cvh_index"], columns["cvh_index.value"], columns["muon.parameters"]),
+            constants.parameters,
+            momenta,
+        )
+    calibrate((columns["run"], columns["lumi"], columns["event"]), offsets, constants, momenta)
     return momenta
 
 
 @kernel
-def correct(
-    keys: Any, offsets: Array, measured: Any, jacobian: Any, index: Any, constants: Any, out: Any
-) -> None:
-    """Fill ``out``; a muon whose jacobian or parameters are incomplete becomes not a number."""
-    run, lumi, event = keys
-    pts, etas, phis, charges = measured
+def refit(offsets: Array, jacobian: Any, index: Any, parameters: Array, momenta: Any) -> None:
+    """Apply the CVH correction to all muons of each event; their jacobians and indices follow each other."""
     jacobian_offsets, jacobians, sizes = jacobian
     index_offsets, indices, counts = index
     for i in range(len(offsets) - 1):
         j, p = jacobian_offsets[i], index_offsets[i]
         for m in range(offsets[i], offsets[i + 1]):
-            pt: float = np.float64(pts[m])
-            eta: float = np.float64(etas[m])
-            phi: float = np.float64(phis[m])
-            charge = charges[m]
-            if len(constants.parameters) > 0 and sizes[m] > 0:
-                j_end, p_end = j + sizes[m], p + counts[m]
-                if j_end <= jacobian_offsets[i + 1] and p_end <= index_offsets[i + 1]:
-                    pt, eta, phi, charge = cvh.corrected(
-                        pt, eta, phi, charge, jacobians[j:j_end], indices[p:p_end], constants.parameters
-                    )
-                else:
-                    pt = np.nan
-                j, p = j_end, p_end
-            eta_bin = regular_bin(eta, ETA_LOW, ETA_HIGH, ETA_BINS)
-            pt = momentum_scale.corrected_pt(pt, eta_bin, charge, constants.scale)
+            j_end, p_end = j + sizes[m], p + counts[m]
+            if j_end > jacobian_offsets[i + 1] or p_end > index_offsets[i + 1]:
+                momenta.pt[m] = np.nan
+            else:
+                momenta.pt[m], momenta.eta[m], momenta.phi[m], momenta.charge[m] = cvh.corrected(
+                    momenta.pt[m],
+                    momenta.eta[m],
+                    momenta.phi[m],
+                    momenta.charge[m],
+                    jacobians[j:j_end],
+                    indices[p:p_end],
+                    parameters,
+                )
+            j, p = j_end, p_end
+
+
+@kernel
+def calibrate(keys: Any, offsets: Array, constants: Any, momenta: Any) -> None:
+    """Correct the scale and match the resolution of all muons; each one's random number is that of its event."""
+    run, lumi, event = keys
+    for i in range(len(offsets) - 1):
+        for m in range(offsets[i], offsets[i + 1]):
+            eta_bin = regular_bin(momenta.eta[m], ETA_LOW, ETA_HIGH, ETA_BINS)
+            pt = momentum_scale.corrected_pt(momenta.pt[m], eta_bin, momenta.charge[m], constants.scale)
             if constants.smears and eta_bin >= 0 and np.isfinite(pt):
                 k = 1.0 / pt
                 extra = resolution.extra_width(
@@ -116,4 +119,4 @@ def correct(
                 if extra > 0.0:
                     g = random.normal(run[i], lumi[i], event[i], m - offsets[i])
                     pt = 1.0 / resolution.smeared_k(k, extra, g)
-            out.pt[m], out.eta[m], out.phi[m], out.charge[m] = pt, eta, phi, charge
+            momenta.pt[m] = pt

@@ -49,11 +49,16 @@ def muon_fields(*, is_data: bool) -> tuple[Field, ...]:
         Field("muon.sa_phi", ("Muon_standalonePhi",), "f4", "jagged", optional=True),
         Field("muon.sa_hits", ("Muon_standaloneNumberOfValidHits",), "i4", "jagged", optional=True),
         Field("muon.pixel_hits", ("Muon_cvhNValidPixelHits",), "i4", "jagged", default=-1),
-        Field("muon.jacobian_size", ("Muon_cvhJacRef_Counts",), "i4", "jagged", default=0),
-        Field("muon.parameters", ("Muon_cvhmergedGlobalIdxs_Counts",), "i4", "jagged", default=0),
-        Field("cvh_jacobian.value", ("Muon_cvhJacRef_Vals",), "f4", "jagged", optional=True),
-        Field("cvh_index.value", ("Muon_cvhmergedGlobalIdxs_Vals",), "i4", "jagged", optional=True),
     )
+
+
+JACOBIAN_FIELDS = (
+    Field("muon.jacobian_size", ("Muon_cvhJacRef_Counts",), "i4", "jagged", default=0),
+    Field("muon.parameters", ("Muon_cvhmergedGlobalIdxs_Counts",), "i4", "jagged", default=0),
+    Field("cvh_jacobian.value", ("Muon_cvhJacRef_Vals",), "f4", "jagged", optional=True),
+    Field("cvh_index.value", ("Muon_cvhmergedGlobalIdxs_Vals",), "i4", "jagged", optional=True),
+)
+"""What the CVH correction needs; the lists of numbers have an entry for all muons of an event, one after the other."""
 
 
 ELECTRON_FIELDS = (

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import correctionlib
-import numpy as np
 import pytest
 import small_corrections
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binworks.corrections import efficiency, momentum_scale, pileup, resolution, sets, theory
+from binworks.corrections import momentum_scale, pileup, sets
 from binworks.corrections.tables import load_table
 from binworks.tensors.errors import PayloadError
 
@@ -30,10 +29,7 @@ def refused(folder: Path, name: str, change: Any) -> PayloadError:
     found = small_corrections.write(folder, **{name: document})
     load = {
         "momentum_scale": lambda: momentum_scale.load(found, is_data=True),
-        "resolution": lambda: resolution.load(found, is_data=False),
-        "efficiency_idip": lambda: efficiency.load(found, "idip"),
         "pileup": lambda: pileup.load(found),
-        "theory": lambda: theory.load(found),
     }[name]
     with pytest.raises(PayloadError) as caught:
         load()
@@ -50,18 +46,10 @@ def refused(folder: Path, name: str, change: Any) -> PayloadError:
         ("momentum_scale", lambda d: d["covariance"][0].__setitem__(1, 1.0), "bad-covariance", "symmetric"),
         ("momentum_scale", lambda d: d["covariance"][3].__setitem__(3, -1.0), "bad-covariance", "negative"),
         ("momentum_scale", lambda d: d.update(schema="binworks.momentum_scale/9"), "bad-payload", "schema"),
-        ("resolution", lambda d: d["mc"].update(a=[0.0] * 24, b=[0.0] * 24, c=[0.0] * 24), "bad-payload", "zero"),
-        ("efficiency_idip", lambda d: d.update(step="reco"), "bad-payload", "reco"),
-        ("efficiency_idip", lambda d: d.update(pt_range=[56.0, 26.0]), "bad-payload", "pt_range"),
-        ("efficiency_idip", lambda d: d["coefficients"].pop(), "wrong-axes", "(48, 2, 4)"),
         ("pileup", lambda d: d["corrections"][0]["data"]["content"].pop(), "wrong-axes", "variations"),
         ("pileup", lambda d: d["corrections"][0].update(name="pu"), "bad-payload", "no correction 'pileup'"),
         ("pileup", lambda d: d.update(schema_version=1), "bad-payload", "correctionlib"),
         ("pileup", lambda d: d["corrections"][0]["inputs"].append({"name": "x", "type": "real"}), "wrong-axes", "'x'"),
-        ("theory", lambda d: d["corrections"][0]["data"]["content"].pop(0), "missing-bins", "nominal"),
-        ("theory", lambda d: d["corrections"][0]["data"]["content"][1]["value"]["content"].pop(),
-         "missing-bins", "no value"),
-        ("theory", lambda d: d["corrections"][0]["inputs"][0].update(name="m"), "bad-payload", "correctionlib"),
     ],
 )  # fmt: skip
 def test_a_wrong_payload_is_refused_with_the_reason(
@@ -135,20 +123,6 @@ def test_the_dense_pileup_table_is_correctionlibs(corrections: Any, n_true: floa
     assert table.weights[row, pileup.VARIATIONS.index(variation)] == min(reference, 5.0)
 
 
-@given(
-    st.floats(0, 500), st.floats(0, 9), st.floats(0, 500), st.sampled_from([-1, 0, 1]),
-    st.sampled_from(["nominal", *small_corrections.THEORY_VARIATIONS]),
-)  # fmt: skip
-def test_the_dense_theory_table_is_correctionlibs(
-    corrections: Any, mass: float, absy: float, qt: float, charge: int, variation: str
-) -> None:
-    table, names = theory.load(corrections)
-    document = corrections.payload("theory", "correctionlib")
-    reference = correctionlib.CorrectionSet.from_string(json.dumps(document))["theory"]
-    row = theory.theory_row(mass, absy, qt, charge, table)
-    assert row[["nominal", *names].index(variation)] == reference.evaluate(mass, absy, qt, charge, variation)
-
-
 def test_a_formula_is_not_taken_for_a_table(tmp_path: Path) -> None:
     formula = {"nodetype": "formula", "expression": "x", "parser": "TFormula", "variables": ["nTrueInt"]}
     document = small_corrections.documents()["pileup"][1]
@@ -169,35 +143,3 @@ def test_the_momentum_scale_is_its_formula(corrections: Any, pt: float, b: int, 
 def test_outside_the_eta_bins_the_momentum_stays(corrections: Any) -> None:
     scale, _ = momentum_scale.load(corrections, is_data=True)
     assert momentum_scale.corrected_pt(31.0, -1, 1, scale) == 31.0
-
-
-@given(st.floats(0.2, 5), st.floats(0.003, 0.1))
-def test_the_scale_score_is_the_derivative_of_the_log_density(ratio: float, width: float) -> None:
-    ratio = float(np.clip(ratio, 1 - 5 * width, 1 + 5 * width))
-
-    def log_density(s: float) -> float:
-        r = ratio / (1 + s)
-        return -0.5 * ((r - 1) / width) ** 2 - np.log(1 + s)
-
-    h = 1e-6
-    slope = (log_density(h) - log_density(-h)) / (2 * h)
-    assert resolution.scale_score(ratio, width) == pytest.approx(slope, rel=1e-5, abs=1e-4)
-
-
-def test_a_scale_variation_makes_no_events() -> None:
-    width = 0.02
-    r = np.random.default_rng(1).normal(1, width, 200_000)
-    scores = np.array([resolution.scale_score(x, width) for x in r])
-    assert abs(scores.mean()) < 5 * scores.std() / np.sqrt(len(r))
-
-
-@given(st.floats(0, 200), st.integers(0, 47), st.integers(0, 1))
-def test_scale_factors_are_their_polynomial(
-    corrections: Any, pt: float, eta_bin: int, charge_bin: int
-) -> None:
-    factors, _ = efficiency.load(corrections, "idip")
-    x = efficiency.scaled_pt(pt, factors)
-    expected = np.polynomial.polynomial.polyval(
-        np.clip((pt - 41) / 15, -1, 1), factors.coefficients[eta_bin, charge_bin]
-    )
-    assert efficiency.scale_factor(x, eta_bin, charge_bin, factors) == pytest.approx(expected, rel=1e-12)

@@ -20,7 +20,7 @@ from binworks.tensors.code import source_digest
 from binworks.tensors.errors import ConflictError, RequestError, unknown_name
 from binworks.tensors.expansion import Expansion, Nuisance
 from binworks.tensors.groups import efficiency, mass, momentum_scale, pdf
-from binworks.tensors.groups.base import eigen_shifts, paired_nuisances
+from binworks.tensors.groups.base import eigen_shifts, paired_nuisances, symmetrised_group
 from binworks.tensors.histogram import Histogram
 from binworks.tensors.kernels import clamped_bin, clip_ratio, delta_phi, regular_bin, variable_bin
 from binworks.tensors.tensor import Contribution, assemble, crop
@@ -197,9 +197,8 @@ def test_groups_have_the_nuisances_of_their_covariance() -> None:
     assert scale.expansion.block_axes == ("eta",)
     idip = efficiency.group("idip", np.tile(np.eye(4) * 1e-6, (48, 2, 1, 1)))
     assert len(idip.expansion.nuisances) == 384
-    assert pdf.group(61).expansion.nuisances[-1] == Nuisance(
-        "pdfAlphaS", "pdf", "pdfAlphaSUp", "pdfAlphaSDown"
-    )
+    assert len(pdf.group(61).expansion.nuisances) == 60
+    assert pdf.group(61).expansion.nuisances[-1] == Nuisance("pdfAlphaSSymDiff", "pdf", "pdfAlphaSSymDiff")
     with pytest.raises(RequestError, match="pdf_members"):
         pdf.group(60)
 
@@ -303,3 +302,31 @@ def test_an_archive_of_the_same_contents_has_the_same_bytes() -> None:
         made.append(buffer.getvalue())
         time.sleep(2.1)  # the format's clock ticks every two seconds
     assert made[0] == made[1]
+
+
+def test_an_asymmetric_pair_becomes_average_and_difference_of_the_same_variance() -> None:
+    nominal, compact = random_w(1), random_w(2, columns=3)
+    found = symmetrised_group("g", ["aUp", "aDown", "b"])
+    assert [n.name for n in found.expansion.nuisances] == ["aSymAvg", "aSymDiff", "b"]
+    up, down, lone, average, difference = found.expansion.expand(nominal, compact)
+    assert found.expansion.variations == ("aUp", "aDown", "b", "aSymAvg", "aSymDiff")
+    np.testing.assert_array_equal(lone, compact.values[..., 2])
+    x, y = up - nominal.values, down - nominal.values
+    a, b = average - nominal.values, difference - nominal.values
+    np.testing.assert_allclose(a + b, x, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(b - a, y, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(a**2 + b**2, (x**2 + y**2) / 2, rtol=1e-9, atol=1e-12)
+
+
+def test_the_mass_of_the_other_boson_moves_by_its_uncertainty() -> None:
+    nominal = random_w(1)
+    compact = random_w(2, columns=21)
+    expansion = mass.z_group(measured=False).expansion
+    (nuisance,) = expansion.nuisances
+    assert (nuisance.name, nuisance.constrained) == ("massZ", True)
+    assert nuisance.down is not None
+    up, down = expansion.expand(nominal, compact, [nuisance.up, nuisance.down])
+    for template, column in ((up, 11), (down, 9)):
+        expected = nominal.values + 0.21 * (compact.values[..., column] - nominal.values)
+        np.testing.assert_allclose(template, expected, rtol=1e-12)
+    assert mass.z_group(measured=True).expansion.nuisances[0].constrained is False
