@@ -1,7 +1,8 @@
 """The one place that opens ROOT files: a file's facts, and a range of its events as columns.
 
-Open files are kept in a small LRU per thread, since opening costs more than reading a few columns. Columns of local
-trees come straight from the baskets; remote files, RNTuples and unusual branches through uproot.
+A file is parsed once, by uproot, into its index (`binworks.processors.fileindex`); with that, columns come straight
+from the compressed pieces, of a local file or from an XRootD server. Unusual branches and other addresses are left to
+uproot. Open files are kept in a small LRU per thread, indexes in one per process.
 """
 
 from __future__ import annotations
@@ -9,20 +10,30 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import awkward as ak
+import numpy as np
 import uproot
+from numpy.typing import NDArray
 
-from binworks.processors.baskets import Branch, LocalFile, describe, read_range
+from binworks.processors import baskets, fileindex, pages
 from binworks.processors.columns import Columns, Field, build, resolve
+from binworks.processors.fileindex import Branch, FileIndex, Format, Shelf
+from binworks.processors.pieces import DamagedPieceError, Jagged, PieceReader, Wanted
+from binworks.processors.sources import SeekableFile, Source, open_source
 from binworks.tensors.errors import BinworksError, InputError, TransientError
 
 TREE = "Events"
 OPEN_FILES = 8
+INDEXES = 64
+HEADER_BYTES = 128
 _opened = threading.local()
+_indexes: OrderedDict[tuple[str, int], FileIndex] = OrderedDict()
+_indexes_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -50,37 +61,29 @@ class FileInfo:
     size: int
     entries: int
     clusters: tuple[int, ...]
-    format: Literal["ttree", "rntuple"]
+    format: Format
 
 
-def inspect(path: str) -> FileInfo:
-    """Open a file and return its facts.
+def inspect(path: str, shelf: Shelf | None = None) -> FileInfo:
+    """Open a file and return its facts; its index is made if it is not known yet.
+
+    Parameters
+    ----------
+    path : str
+        A local file, or an address.
+    shelf : Shelf, optional
+        Where indexes are kept; one that is not there is put there.
 
     Raises
     ------
     InputError
-        ``missing-file``, ``not-root``, ``truncated-file``, ``no-events`` or ``unreadable-file``.
+        ``missing-file``, ``not-root``, ``truncated-file``, ``no-events``, ``unreadable-file`` or ``corrupt-file``.
     TransientError
         If a server did not answer.
     """
-    try:
-        _check_magic(path)
-        with uproot.open(path, **_options(path)) as file:
-            events = _events(file, path)
-            size = _size(file, path)
-            ttree = hasattr(events, "branches")
-            return FileInfo(
-                path=path,
-                uuid=str(file.file.uuid),
-                size=size,
-                entries=int(events.num_entries),
-                clusters=_tree_clusters(events) if ttree else _ntuple_clusters(events),
-                format="ttree" if ttree else "rntuple",
-            )
-    except BinworksError:
-        raise
-    except Exception as error:  # whatever a broken file makes uproot raise, sorted by kind
-        raise classify(error, path) from error
+    with _classified(path), closing(_RootFile(path)) as file:
+        index = _index_of(file, shelf)
+        return FileInfo(path, index.uuid, index.size, index.entries, index.clusters, index.format)
 
 
 def read(path: str, uuid: str, fields: Iterable[Field], start: int, stop: int) -> Columns:
@@ -98,23 +101,14 @@ def read(path: str, uuid: str, fields: Iterable[Field], start: int, stop: int) -
     Raises
     ------
     InputError
-        As `inspect`, and ``file-changed``, ``missing-branch``, ``varying-block``, ``uneven-collection``.
+        As `inspect`, and ``file-changed``, ``missing-branch``, ``varying-block``, ``uneven-collection``, or
+        ``bad-input`` for a branch that does not hold numbers.
     TransientError
         If a server did not answer.
     """
-    fields = tuple(fields)
     where = f"{path} [{start}:{stop}]"
-    try:
-        file = _open(path, uuid)
-        chosen = resolve(fields, file, path)
-        types = {branch: wanted.dtype for wanted in fields for branch in chosen[wanted.name]}
-        values = file.fetch(types, start, stop)
-        return build(fields, chosen, values.__getitem__, stop - start, where)
-    except BinworksError:
-        raise
-    except Exception as error:  # as above; a handle that failed once is not trusted again
-        close_files()
-        raise classify(error, where) from error
+    with _classified(where):
+        return _open(path, uuid).columns(tuple(fields), start, stop, where)
 
 
 def nanoevents(path: str, uuid: str, start: int, stop: int, metadata: Mapping[str, Any]) -> Any:
@@ -132,23 +126,17 @@ def nanoevents(path: str, uuid: str, start: int, stop: int, metadata: Mapping[st
         NanoEventsFactory,
     )
 
-    try:
+    with _classified(f"{path} [{start}:{stop}]"), warnings.catch_warnings():
         _open(path, uuid)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of cross references that a small file does not have
-            return NanoEventsFactory.from_root(
-                {path: TREE},
-                schemaclass=NanoAODSchema,
-                entry_start=start,
-                entry_stop=stop,
-                metadata=dict(metadata),
-                mode="virtual",
-            ).events()
-    except BinworksError:
-        raise
-    except Exception as error:  # as above
-        close_files()
-        raise classify(error, f"{path} [{start}:{stop}]") from error
+        warnings.simplefilter("ignore")  # of cross references that a small file does not have
+        return NanoEventsFactory.from_root(
+            {path: TREE},
+            schemaclass=NanoAODSchema,
+            entry_start=start,
+            entry_stop=stop,
+            metadata=dict(metadata),
+            mode="virtual",
+        ).events()
 
 
 def close_files() -> None:
@@ -156,6 +144,18 @@ def close_files() -> None:
     for file in getattr(_opened, "files", {}).values():
         file.close()
     _opened.files = OrderedDict()
+
+
+@contextmanager
+def _classified(where: str) -> Iterator[None]:
+    """Turn whatever a broken file or a server makes the libraries raise into an error of ours."""
+    try:
+        yield
+    except BinworksError:
+        raise
+    except Exception as error:
+        close_files()  # a handle that failed once is not trusted again
+        raise classify(error, where) from error
 
 
 def classify(error: BaseException, where: str) -> BinworksError:
@@ -170,12 +170,14 @@ def classify(error: BaseException, where: str) -> BinworksError:
         )
     if isinstance(error, (PermissionError, IsADirectoryError)):
         return InputError(
-            f"The file cannot be opened: {error.strerror}.", code="unreadable-file", where=where
+            f"The file cannot be opened: {error.strerror or error}.", code="unreadable-file", where=where
         )
     if isinstance(error, TimeoutError | ConnectionError) or "[FATAL]" in text or "Operation expired" in text:
         return TransientError(
             f"The server did not answer ({_first_line(text)}).", code="server-timeout", where=where
         )
+    if isinstance(error, DamagedPieceError):
+        where = f"{where}: {error.branch}"
     return InputError(
         f"The file cannot be read ({_first_line(text)}).",
         code="corrupt-file",
@@ -184,78 +186,157 @@ def classify(error: BaseException, where: str) -> BinworksError:
     )
 
 
-class _OpenFile:
-    """An open file: which branches it has, without listing 1700 of them, and their entries."""
+class _RootFile:
+    """An open file whose identity is known; it is parsed when ``events`` is asked for."""
 
-    def __init__(self, path: str, uuid: str) -> None:
-        _check_magic(path)
-        self._file = uproot.open(path, **_options(path))
-        self._raw = None if "://" in path else LocalFile(path)
-        self._baskets: dict[str, Branch | None] = {}
-        found = str(self._file.file.uuid)
-        if found != uuid:
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.source = open_source(path)
+        self._parsed: Any = None
+        try:
+            self.uuid, self.size = self._by_address() if self.source is None else self._by_header(self.source)
+        except Exception:
             self.close()
+            raise
+
+    def _by_header(self, source: Source) -> tuple[str, int]:
+        header = bytes(source.read(0, min(HEADER_BYTES, source.size)))
+        if header[:4] != b"root":
             raise InputError(
-                f"The file's identity is {found}, but {uuid} when the job was planned: it was replaced.",
-                code="file-changed",
-                where=path,
-                hint="Submit the job again.",
+                "This is not a ROOT file: it does not begin with 'root'.", code="not-root", where=self.path
             )
-        self._events = _events(self._file, path)
+        found = fileindex.identity(header)
+        if source.size < found.end:
+            raise InputError(
+                f"The file has {source.size} bytes, but its header says {found.end}.",
+                code="truncated-file",
+                where=self.path,
+                hint="Transfer it again.",
+            )
+        return found.uuid, source.size
 
-    def __contains__(self, branch: object) -> bool:
-        return branch in self._events
+    def _by_address(self) -> tuple[str, int]:
+        file = self.parsed.file
+        return str(file.uuid), int(file.fEND)
 
-    def fetch(self, types: Mapping[str, str], start: int, stop: int) -> dict[str, Any]:
-        """Return the entries of branches: straight from their baskets where that can be done, else by uproot."""
-        values = {branch: self._direct(branch, start, stop, dtype) for branch, dtype in types.items()}
-        others = [branch for branch, value in values.items() if value is None]
-        if others:
-            arrays = self._events.arrays(others, entry_start=start, entry_stop=stop, library="ak")
-            values |= {branch: arrays[branch] for branch in others}
-        return values
+    @property
+    def parsed(self) -> Any:
+        """The file as uproot sees it."""
+        if self._parsed is None:
+            if self.source is None:
+                self._parsed = uproot.open(self.path)
+            else:
+                self._parsed = uproot.open(SeekableFile(self.source, self.path), use_threads=False)
+        return self._parsed
 
-    def _direct(self, branch: str, start: int, stop: int, dtype: str) -> Any:
-        if self._raw is None or not hasattr(self._events, "branches"):
-            return None
-        if branch not in self._baskets:
-            self._baskets[branch] = describe(self._events[branch])
-        baskets = self._baskets[branch]
-        return None if baskets is None else read_range(baskets, self._raw.read, start, stop, dtype)
+    @property
+    def events(self) -> Any:
+        """The tree or ntuple of events, as uproot sees it."""
+        names = self.parsed.keys(recursive=False)
+        if TREE not in {name.partition(";")[0] for name in names}:
+            found = ", ".join(names[:10]) or "nothing"
+            raise InputError(f"The file has no {TREE!r}; it has {found}.", code="no-events", where=self.path)
+        return self.parsed[TREE]
 
     def close(self) -> None:
-        self._file.close()
-        if self._raw is not None:
-            self._raw.close()
+        if self._parsed is not None:
+            self._parsed.close()
+        if self.source is not None:
+            self.source.close()
 
 
-def _options(path: str) -> dict[str, Any]:
-    if "://" in path:
-        return {}
-    return {"handler": uproot.source.file.MultithreadedFileSource, "num_workers": 1}
+class _OpenFile(_RootFile):
+    """A file of the expected identity, with its index."""
+
+    def __init__(self, path: str, uuid: str) -> None:
+        super().__init__(path)
+        try:
+            self._check(uuid)
+            self._index = _index_of(self)
+        except Exception:
+            self.close()
+            raise
+        self._reader = None if self.source is None else PieceReader(self.source)
+
+    def _check(self, uuid: str) -> None:
+        if self.uuid != uuid:
+            raise InputError(
+                f"The file's identity is {self.uuid}, but {uuid} when the job was planned: it was replaced.",
+                code="file-changed",
+                where=self.path,
+                hint="Submit the job again.",
+            )
+
+    def columns(self, fields: tuple[Field, ...], start: int, stop: int, where: str) -> Columns:
+        """Return a range of events."""
+        chosen = resolve(fields, self._index.branches, self.path)
+        types = {branch: wanted.dtype for wanted in fields for branch in chosen[wanted.name]}
+        collections = {
+            branch: wanted.name.partition(".")[0]
+            for wanted in fields
+            if wanted.kind == "jagged"
+            for branch in chosen[wanted.name]
+        }
+        offsets: dict[str, NDArray[np.int64]] = {}
+        values: dict[str, Any] = {}
+        for branch, value in self._direct(types, start, stop):
+            values[branch] = value
+            if isinstance(value, Jagged) and branch in collections:
+                known = offsets.setdefault(collections[branch], value.offsets)
+                _check_even(known, value.offsets, start, collections[branch], f"{where}: {branch}")
+                values[branch] = Jagged(
+                    value.content, known
+                )  # one array for all: the others' memory is free again
+        for branch in types:
+            if values.get(branch) is None:
+                values[branch] = self._by_uproot(branch, start, stop, f"{where}: {branch}")
+        return build(fields, chosen, values.__getitem__, stop - start, where)
+
+    def _direct(self, types: Mapping[str, str], start: int, stop: int) -> Iterator[tuple[str, Any]]:
+        """Give the entries of the branches that can be read without uproot."""
+        if self._reader is None:
+            return iter(())
+        branches = {name: self._index.branches[name] for name in types}
+        wanted = {
+            name: Wanted(branch, types[name]) for name, branch in branches.items() if branch is not None
+        }
+        fetch = baskets.fetch if self._index.format == "ttree" else pages.fetch
+        return fetch(wanted, self._reader, start, stop)
+
+    def _by_uproot(self, branch: str, start: int, stop: int, where: str) -> Any:
+        """Return the entries of an unusual branch."""
+        try:
+            array = self.events.arrays([branch], entry_start=start, entry_stop=stop, library="ak")[branch]
+            kind = ak.type(array).content
+        except (
+            uproot.interpretation.objects.CannotBeAwkward,
+            uproot.interpretation.identify.UnknownInterpretation,
+        ):
+            kind = None
+        numbers = kind.content if isinstance(kind, ak.types.ListType | ak.types.RegularType) else kind
+        if not isinstance(numbers, ak.types.NumpyType) or numbers.parameters:
+            raise InputError(
+                f"It holds {kind or 'objects'}, where a number or a list of numbers an entry is needed.",
+                code="bad-input",
+                where=where,
+            )
+        return array
 
 
-def _size(file: Any, path: str) -> int:
-    """Return the size in bytes; refuse a file that ends before its header says."""
-    declared = int(file.file.fEND)
-    if "://" in path:
-        return declared
-    size = Path(path).stat().st_size
-    if size < declared:
-        raise InputError(
-            f"The file has {size} bytes, but its header says {declared}.",
-            code="truncated-file",
-            where=path,
-            hint="Transfer it again.",
-        )
-    return size
-
-
-def _events(file: Any, path: str) -> Any:
-    if TREE not in {key.partition(";")[0] for key in file.keys(recursive=False)}:
-        found = ", ".join(file.keys(recursive=False)[:10]) or "nothing"
-        raise InputError(f"The file has no {TREE!r}; it has {found}.", code="no-events", where=path)
-    return file[TREE]
+def _check_even(
+    known: NDArray[np.int64], offsets: NDArray[np.int64], start: int, collection: str, where: str
+) -> None:
+    """Refuse offsets that are not those of the collection's other branches."""
+    if offsets is known or np.array_equal(known, offsets):
+        return
+    entry = int(np.flatnonzero(np.diff(known) != np.diff(offsets))[0])
+    lengths = [int(each[entry + 1] - each[entry]) for each in (known, offsets)]
+    raise InputError(
+        f"Its lengths differ from those of the other {collection} branches: {lengths[1]} instead of {lengths[0]} "
+        f"at entry {start + entry}.",
+        code="uneven-collection",
+        where=where,
+    )
 
 
 def _open(path: str, uuid: str) -> _OpenFile:
@@ -270,13 +351,54 @@ def _open(path: str, uuid: str) -> _OpenFile:
     return files[key]
 
 
-def _check_magic(path: str) -> None:
-    if "://" not in path:
-        with Path(path).open("rb") as file:
-            if file.read(4) != b"root":
-                raise InputError(
-                    "This is not a ROOT file: it does not begin with 'root'.", code="not-root", where=path
-                )
+def _index_of(file: _RootFile, shelf: Shelf | None = None) -> FileIndex:
+    """Return a file's index: from this process's memory, from the shelf, or made now."""
+    key = (file.uuid, file.size)
+    with _indexes_lock:
+        index = _indexes.get(key)
+    if index is None and shelf is not None:
+        index = shelf.find(*key)
+    elif index is not None and shelf is not None and key not in shelf:
+        shelf.put(index)
+    if index is None:
+        index = _make_index(file)
+        if shelf is not None:
+            shelf.put(index)
+    with _indexes_lock:
+        _indexes[key] = index
+        _indexes.move_to_end(key)
+        while len(_indexes) > INDEXES:
+            _indexes.popitem(last=False)
+    return index
+
+
+def _make_index(file: _RootFile) -> FileIndex:
+    """Parse the file."""
+    events = file.events
+    if hasattr(events, "branches"):
+        clusters, branches = _tree_clusters(events), _tree_branches(events)
+        layout: Format = "ttree"
+    else:
+        clusters, branches = _ntuple_clusters(events), pages.describe(events)
+        layout = "rntuple"
+    return FileIndex(file.uuid, file.size, int(events.num_entries), clusters, layout, branches)
+
+
+def _tree_branches(events: Any) -> dict[str, Branch | None]:
+    """Return all branches, those within others too; by their paths, and by their names where these differ."""
+    found: dict[str, Branch | None] = {}
+    for path, branch in events.iteritems(recursive=True, full_paths=True):
+        described = _described(branch)
+        found[path] = described
+        found.setdefault(branch.name, described)
+    return found
+
+
+def _described(branch: Any) -> Branch | None:
+    try:
+        return baskets.describe(branch)
+    except Exception:  # noqa: BLE001 -- whatever is unusual about it; an error is due when it is wanted
+        return None
 
 
 def _tree_clusters(events: Any) -> tuple[int, ...]:

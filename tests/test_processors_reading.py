@@ -12,7 +12,6 @@ import small_nano
 import uproot
 
 from binworks.processors import registry
-from binworks.processors.baskets import Jagged, LocalFile, describe, read_range
 from binworks.processors.columns import Field, resolve
 from binworks.processors.dataset import Dataset
 from binworks.processors.reading import inspect, read
@@ -83,6 +82,8 @@ def write_bad(kind: str, folder: Path) -> Path:
             [events["LHEPdfWeight"][:1500], events["LHEPdfWeight"][1500:, :5]]
         )
         small_nano.write(path, events)
+    elif kind == "cut header":
+        path.write_bytes(b"root" + bytes(20))
     elif kind == "flipped":
         small_nano.write(path, events)
         text = bytearray(path.read_bytes())
@@ -104,6 +105,7 @@ def write_bad(kind: str, folder: Path) -> Path:
         ("no-muons", "missing-branch", "Muon_pt"),
         ("varying", "varying-block", "LHEPdfWeight"),
         ("flipped", "corrupt-file", "cannot be read"),
+        ("cut header", "corrupt-file", "cannot be read"),
     ],
 )
 def test_a_bad_file_is_named_with_what_is_wrong(kind: str, code: str, word: str, tmp_path: Path) -> None:
@@ -231,44 +233,87 @@ def test_a_pdf_block_of_another_length_is_refused_with_the_option_to_set(good: P
     assert str(good) in str(caught.value)
 
 
-def assert_baskets_are_uproots(path: str) -> None:
-    with uproot.open(path) as file:
-        tree = file["Events"]
-        n = tree.num_entries
-        raw = LocalFile(path)
-        for theirs in tree.branches:
-            name = theirs.name
-            branch = describe(theirs)
-            assert branch is not None
-            for start, stop in ((0, n), (n // 3, 2 * n // 3 + 1), (n - 1, n), (5, 5)):
-                ours = read_range(branch, raw.read, start, stop, np.dtype(branch.dtype).newbyteorder("=").str)
-                theirs = tree[name].array(entry_start=start, entry_stop=stop)
-                if isinstance(ours, Jagged):
-                    np.testing.assert_array_equal(np.diff(ours.offsets), ak.to_numpy(ak.num(theirs)))
-                    ours, theirs = ours.content, ak.flatten(theirs)
-                np.testing.assert_array_equal(ours, ak.to_numpy(theirs))
-        raw.close()
+def read_all(path: Path, *fields: Field) -> None:
+    facts = inspect(str(path))
+    read(str(path), facts.uuid, fields, 0, facts.entries)
 
 
-def test_baskets_read_directly_hold_what_uproot_reads(good: Path) -> None:
-    assert_baskets_are_uproots(str(good))
+def jagged(name: str, branch: str) -> Field:
+    return Field(name, (branch,), "f4", "jagged")
 
 
-@pytest.mark.parametrize("compression", [uproot.ZLIB(1), uproot.LZ4(1), uproot.LZMA(1), None])
-def test_every_compression_is_read(compression: Any, tmp_path: Path) -> None:
-    path = tmp_path / "c.root"
-    with uproot.recreate(path, compression=compression) as file:
-        content = {"x": np.arange(2000, dtype="f4"), "y": ak.unflatten(np.arange(5000) // 7, [2, 3] * 1000)}
-        file.mktree("Events", content)
-    with uproot.open(path) as file:
-        raw, tree = LocalFile(str(path)), file["Events"]
-        x, y = (read_range(describe(tree[name]), raw.read, 0, 2000, "f8") for name in ("x", "y"))
-        np.testing.assert_array_equal(x, np.arange(2000))
-        np.testing.assert_array_equal(y.content, np.arange(5000) // 7)
+def write_columns(path: Path, columns: dict[str, Any], layout: str) -> Path:
+    with uproot.recreate(path, compression=uproot.ZSTD(1)) as file:
+        if layout == "ttree":
+            file.mktree("Events", columns)
+        else:
+            file.mkrntuple("Events", ak.zip(columns, depth_limit=1))
+    return path
 
 
-@pytest.mark.skipif(
-    not (SHARED / "nano_dy.root").exists(), reason="the real CMS files are not beside the project"
-)
-def test_baskets_of_real_cms_files_hold_what_uproot_reads() -> None:
-    assert_baskets_are_uproots(str(SHARED / "nano_dy.root"))
+@pytest.mark.parametrize("layout", ["ttree", "rntuple"])
+def test_uneven_branches_of_a_collection_are_named_with_the_entry(layout: str, tmp_path: Path) -> None:
+    even = ak.unflatten(np.arange(300.0), [3] * 100)
+    uneven = ak.concatenate([even[:70], even[70:, :2]])
+    columns = {"Muon_pt": even, "Muon_eta": uneven, "run": np.arange(100)}
+    path = write_columns(tmp_path / "f.root", columns, layout)
+    with pytest.raises(
+        InputError, match=r"f\.root \[0:100\]: Muon_eta: .* muon branches: 2 .* 3 at entry 70\."
+    ) as caught:
+        read_all(path, jagged("muon.pt", "Muon_pt"), jagged("muon.eta", "Muon_eta"))
+    assert caught.value.code == "uneven-collection"
+
+
+@pytest.mark.parametrize("layout", ["ttree", "rntuple"])
+def test_a_block_whose_length_varies_is_named_with_the_entry(layout: str, tmp_path: Path) -> None:
+    block = ak.unflatten(np.arange(300.0), [3] * 100)
+    columns = {"LHEPdfWeight": ak.concatenate([block[:40], block[40:, :1]]), "run": np.arange(100)}
+    path = write_columns(tmp_path / "f.root", columns, layout)
+    with pytest.raises(InputError, match=r"f\.root \[0:100\]: LHEPdfWeight: .* 1 at entry 40") as caught:
+        read_all(path, Field("pdf", ("LHEPdfWeight",), "f4", "block"))
+    assert caught.value.code == "varying-block"
+
+
+@pytest.mark.parametrize("layout", ["ttree", "rntuple"])
+@pytest.mark.parametrize("kind", ["flat", "jagged"])
+def test_a_branch_that_holds_no_numbers_is_named(layout: str, kind: Any, tmp_path: Path) -> None:
+    columns = {"name": ak.Array(["a", "bb", ""]), "run": np.arange(3)}
+    path = write_columns(tmp_path / "f.root", columns, layout)
+    with pytest.raises(InputError, match=r"f\.root \[0:3\]: name: It holds string") as caught:
+        read_all(path, Field("muon.name", ("name",), "f4", kind))
+    assert caught.value.code == "bad-input"
+
+
+def test_lists_of_lists_are_no_columns(tmp_path: Path) -> None:
+    columns = {"hits": ak.Array([[[1.0, 2.0], [3.0]], [], [[4.0]]]), "run": np.arange(3)}
+    path = write_columns(tmp_path / "f.root", columns, "rntuple")
+    with pytest.raises(InputError, match=r"hits: It holds var \* var \* float64"):
+        read_all(path, jagged("muon.hits", "hits"))
+
+
+@pytest.mark.parametrize("branch", ["run", "Muon_pt"])
+@pytest.mark.parametrize("how", ["overwritten", "of another length"])
+def test_a_damaged_basket_is_named_by_branch_file_and_entry(branch: str, how: str, good: Path) -> None:
+    with uproot.open(good) as file:
+        basket = file["Events"][branch].member("fBasketSeek")[1]
+        size = file["Events"][branch].member("fBasketBytes")[1]
+    text = bytearray(good.read_bytes())
+    if how == "overwritten":
+        text[basket + size - 40 : basket + size] = bytes(40)
+    else:
+        text[basket + 3] ^= 1  # the last byte of the length at the start of its key
+    good.write_bytes(bytes(text))
+    fields = {"run": Field("run", ("run",), "i8"), "Muon_pt": jagged("muon.pt", "Muon_pt")}
+    pattern = rf"good\.root \[0:1200\]: {branch}: .* basket that begins at entry 500: "
+    with pytest.raises(InputError, match=pattern) as caught:
+        read_all(good, fields[branch])
+    assert caught.value.code == "corrupt-file"
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_named_by_branch_and_entry(good: Path) -> None:
+    facts = inspect(str(good))
+    read(str(good), facts.uuid, FIELDS, 0, 500)
+    with good.open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(InputError, match=r"\[500:1000\]: Muon_pt: .* entry 500: EOFError: .* ends at byte"):
+        read(str(good), facts.uuid, FIELDS, 500, 1000)

@@ -1,0 +1,245 @@
+"""Where the bytes of a file come from: the local disk, or a server by XRootD.
+
+A source is told beforehand which spans it will be asked for (`Source.prepare`), so that a server is asked once a
+chunk; what it hands out (`Source.read`) is valid until the next call. The XRootD library is loaded when it is needed,
+with time limits that hold: by default a server that hangs is waited for up to half an hour.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
+from typing import Any, Protocol
+
+from binworks.tensors.errors import RequestError
+
+XROOTD_ENVIRONMENT: Mapping[str, str] = {
+    "XRD_CONNECTIONWINDOW": "10",
+    "XRD_CONNECTIONRETRY": "3",
+    "XRD_REQUESTTIMEOUT": "60",
+    "XRD_STREAMTIMEOUT": "30",
+    "XRD_TIMEOUTRESOLUTION": "1",
+}
+"""Patience in seconds, and tries; read by the library when it is loaded, and only if the user has not set them."""
+
+PIECE_BYTES = 2_097_136
+PIECES_AT_ONCE = 1024
+"""What servers accept in a vector read unless they are set up otherwise."""
+REQUEST_BYTES = 32_000_000
+GAP_BYTES = 16_384
+"""Spans nearer to each other than this are asked for as one."""
+
+Span = tuple[int, int]
+"""Position and size in bytes."""
+
+
+class Source(Protocol):
+    """The bytes of an open file."""
+
+    size: int
+
+    def prepare(self, spans: Iterable[Span]) -> None:
+        """Be told what `read` will be asked for; an earlier preparation is forgotten."""
+        ...
+
+    def read(self, position: int, size: int) -> memoryview:
+        """Return bytes, valid until the next call.
+
+        Raises
+        ------
+        EOFError
+            If the file ends before.
+        OSError
+            If they cannot be read.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the file."""
+        ...
+
+
+def open_source(path: str) -> Source | None:
+    """Open a file; None for an address that only uproot understands.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened; for a server, the text is the server's.
+    RequestError
+        ``missing-extra``, if the XRootD library is not installed.
+    """
+    if "://" not in path:
+        return LocalFile(path)
+    if path.startswith(("root://", "roots://", "xroot://")):
+        return RemoteFile(path)
+    return None
+
+
+class LocalFile:
+    """Plain reads of a local file: a file that is cut short raises, where a memory map would kill the process."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._buffer = bytearray()
+        self.size = os.fstat(self._handle).st_size
+
+    def prepare(self, spans: Iterable[Span]) -> None:
+        """Do nothing: the disk is fast, and the kernel reads ahead."""
+
+    def read(self, position: int, size: int) -> memoryview:
+        """Return bytes, valid until the next call."""
+        if len(self._buffer) < size:
+            self._buffer = bytearray(size)
+        view = memoryview(self._buffer)[:size]
+        done = 0
+        while done < size and (got := os.preadv(self._handle, [view[done:]], position + done)):
+            done += got
+        if done < size:
+            raise EOFError(f"{self._path} ends at byte {position + done}, expected {position + size}")
+        return view
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._handle)
+
+
+class RemoteFile:
+    """A file of an XRootD server; what is prepared is fetched in few vector reads, and kept until the next time."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        client, flags = _client()
+        self._file = client.File()
+        _check(self._file.open(url, flags.OpenFlags.READ)[0])
+        status, info = self._file.stat()
+        _check(status)
+        self.size = int(info.size)
+        self._starts: list[int] = []
+        self._runs: list[bytes] = []
+
+    def prepare(self, spans: Iterable[Span]) -> None:
+        """Fetch the spans."""
+        wanted = _joined(spans)
+        self._starts, self._runs = [], []
+        for run in wanted:
+            self._check_end(*run)
+        fetched: dict[int, bytes] = {}
+        for pieces in _requests(piece for run in wanted for piece in _pieces(*run)):
+            self._fetch(pieces, fetched)
+        for position, size in wanted:
+            parts = [fetched.pop(begin) for begin, _ in _pieces(position, size)]
+            self._starts.append(position)
+            self._runs.append(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def read(self, position: int, size: int) -> memoryview:
+        """Return bytes; those that were not prepared are fetched one by one."""
+        place = bisect_right(self._starts, position) - 1
+        if place >= 0:
+            begin = position - self._starts[place]
+            if begin + size <= len(self._runs[place]):
+                return memoryview(self._runs[place])[begin : begin + size]
+        self._check_end(position, size)
+        parts = []
+        for begin, length in _pieces(position, size):
+            status, data = self._file.read(begin, length)
+            _check(status)
+            if len(data) < length:
+                raise EOFError(f"{self._url} gave {len(data)} bytes at byte {begin}, expected {length}")
+            parts.append(data)
+        return memoryview(b"".join(parts))
+
+    def close(self) -> None:
+        """Close the file; a server that is gone need not know."""
+        self._file.close(timeout=1)
+
+    def _fetch(self, pieces: list[Span], fetched: dict[int, bytes]) -> None:
+        status, answer = self._file.vector_read(pieces)
+        _check(status)
+        for chunk in answer.chunks:
+            fetched[chunk.offset] = bytes(chunk.buffer)
+        for position, size in pieces:
+            if len(fetched.get(position, b"")) != size:
+                raise EOFError(f"{self._url} did not give the {size} bytes at byte {position}")
+
+    def _check_end(self, position: int, size: int) -> None:
+        if position < 0 or position + size > self.size:
+            raise EOFError(f"{self._url} ends at byte {self.size}, expected {position + size}")
+
+
+class SeekableFile:
+    """A source as a file object, for uproot."""
+
+    def __init__(self, source: Source, name: str) -> None:
+        self._source, self._name, self._position = source, name, 0
+        self.closed = False
+
+    def __repr__(self) -> str:
+        return self._name
+
+    def seek(self, position: int) -> int:
+        """Go to a byte counted from the start."""
+        self._position = position
+        return position
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes; fewer at the end of the file."""
+        size = max(0, min(size, self._source.size - self._position))
+        data = bytes(self._source.read(self._position, size)) if size else b""
+        self._position += size
+        return data
+
+
+def _joined(spans: Iterable[Span]) -> list[Span]:
+    """Return the spans in order, near ones as one."""
+    joined: list[Span] = []
+    for position, size in sorted(spans):
+        if joined and position <= sum(joined[-1]) + GAP_BYTES:
+            begin, length = joined[-1]
+            joined[-1] = (begin, max(length, position + size - begin))
+        else:
+            joined.append((position, size))
+    return joined
+
+
+def _pieces(position: int, size: int) -> Iterable[Span]:
+    bounds = [*range(position, position + size, PIECE_BYTES), position + size]
+    return ((begin, end - begin) for begin, end in pairwise(bounds))
+
+
+def _requests(pieces: Iterable[Span]) -> Iterator[list[Span]]:
+    """Give the pieces in requests that are not too large."""
+    request: list[Span] = []
+    nbytes = 0
+    for piece in pieces:
+        if request and (len(request) == PIECES_AT_ONCE or nbytes + piece[1] > REQUEST_BYTES):
+            yield request
+            request, nbytes = [], 0
+        request.append(piece)
+        nbytes += piece[1]
+    if request:
+        yield request
+
+
+def _client() -> tuple[Any, Any]:
+    """Return the XRootD library, loaded with our patience."""
+    for name, value in XROOTD_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        from XRootD import client
+        from XRootD.client import flags
+    except ImportError:
+        raise RequestError(
+            "Files at root:// addresses need the package xrootd.",
+            code="missing-extra",
+            hint="Install binworks[xrootd] on the workers.",
+        ) from None
+    return client, flags
+
+
+def _check(status: Any) -> None:
+    if not status.ok:
+        raise OSError(str(status.message).strip())
