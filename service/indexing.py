@@ -63,7 +63,9 @@ async def _open_all(
 
     async def open_some() -> None:
         for path in coming:
-            outcome = await rim.task(IndexFile(path), "index", job, seconds=rim.settings.index_timeout)
+            outcome = await rim.task(
+                IndexFile(path, rim.settings.store_url), "index", job, seconds=rim.settings.index_timeout
+            )
             if isinstance(outcome, Failure) and outcome.kind == Kind.INPUT and skip:
                 found[path] = outcome
                 continue

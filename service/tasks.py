@@ -58,9 +58,10 @@ class Prepare:
 
 @dataclass(frozen=True)
 class IndexFile:
-    """Open a file and return its facts."""
+    """Open a file and return its facts; its index is kept in the store, if one is named."""
 
     path: str
+    store: str | None = None
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import gc
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, lru_cache, singledispatch
 
 from binworks.corrections import sets
 from binworks.processors import reading, registry
 from binworks.processors.compiled import CompiledProcessor
 from binworks.processors.dataset import Dataset
+from binworks.processors.fileindex import Shelf
 from binworks.processors.foreign import ForeignProcessor
 from binworks.processors.run import Range, fill_ranges
 from binworks.service import failures, layout
@@ -34,6 +35,9 @@ from binworks.service.tasks import (
 from binworks.service.tree import Sum
 from binworks.tensors.accumulator import Accumulator, ordered_sum
 from binworks.tensors.errors import ConflictError, RequestError, TransientError
+
+INDEXES = "indexes"
+"""Key of the folder of file indexes in the store."""
 
 Progress = Callable[[int], None]
 
@@ -71,8 +75,8 @@ def prepare(task: Prepare, _progress: Progress | None) -> None:
 
 @_do.register
 def index_file(task: IndexFile, _progress: Progress | None) -> FileFacts:
-    """Return the facts of a file."""
-    found = reading.inspect(task.path)
+    """Return the facts of a file, and keep its index for those who will read it."""
+    found = reading.inspect(task.path, None if task.store is None else _shelf(task.store))
     return FileFacts(found.path, found.uuid, found.size, found.entries, found.clusters)
 
 
@@ -92,8 +96,7 @@ def fill_unit(task: FillUnit, progress: Progress | None) -> Receipt:
 def _filled(task: FillUnit, progress: Progress | None) -> Accumulator:
     processor = _processor(task.recipe)
     dataset = Dataset.model_validate_json(task.dataset)
-    ranges = [Range(piece.path, piece.uuid, piece.start, piece.stop) for piece in task.pieces]
-    accumulator = fill_ranges(processor, dataset, ranges, progress)
+    accumulator = fill_ranges(processor, dataset, _ranges(task), progress)
     expected = sum(piece.events for piece in task.pieces)
     if accumulator.counts.get("entries") != expected:
         raise ConflictError(
@@ -102,6 +105,13 @@ def _filled(task: FillUnit, progress: Progress | None) -> Accumulator:
             where=", ".join(piece.path for piece in task.pieces),
         )
     return accumulator
+
+
+def _ranges(task: FillUnit) -> Iterator[Range]:
+    """Give the ranges of a unit; each file's index is there, or made, before the first of its events is read."""
+    for piece in task.pieces:
+        reading.inspect(piece.path, _shelf(task.store))
+        yield Range(piece.path, piece.uuid, piece.start, piece.stop)
 
 
 @_do.register
@@ -171,6 +181,12 @@ def _processor(recipe: Recipe) -> CompiledProcessor | ForeignProcessor:
 def loaded_code(processor: str) -> str:
     """Return the digest of the code as it was when this process first asked; later edits are not loaded either."""
     return registry.code_digest(processor)
+
+
+def _shelf(store: str) -> Shelf:
+    """Return where the indexes of files are kept: in the store, so that all workers find them."""
+    there = _store(store)
+    return Shelf(there.key_path(INDEXES), drafts=there.root / "tmp")
 
 
 @lru_cache(maxsize=8)
