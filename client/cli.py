@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Annotated
 
@@ -20,11 +20,16 @@ EXIT_CODES = "Exit codes: 0 done; 1 the job failed; 2 wrong usage or request; 3 
 
 @dataclass(frozen=True)
 class Command:
-    """Where a command's code is (a function, or a `typer.Typer` with commands of its own), and its line in the help."""
+    """Where a command's code is (a function, or a `typer.Typer` with commands of its own), and its line in the help.
+
+    A function may have commands below it, too. It acts when none of them is on the line, so it takes a
+    `typer.Context` and returns at once if ``invoked_subcommand`` is set.
+    """
 
     target: str
     summary: str
-    panel: str
+    panel: str | None = None
+    below: Mapping[str, Command] = field(default_factory=dict)
 
 
 _JOBS, _ASK, _RUN = "Jobs", "What can be asked for", "Service"
@@ -42,7 +47,12 @@ COMMANDS = {
         "binworks.client.commands:processors", "List processors, options and systematics.", _ASK
     ),
     "datasets": Command("binworks.client.commands:datasets", "List the data sets of the catalogue.", _ASK),
-    "corrections": Command("binworks.client.commands:corrections", "List the correction sets.", _ASK),
+    "corrections": Command(
+        "binworks.client.commands:corrections",
+        "List the correction sets.",
+        _ASK,
+        {"show": Command("binworks.corrections.show:command", "Check and draw a correction set.")},
+    ),
     "up": Command("binworks.service.up:command", "Start a service on this machine.", _RUN),
     "sample": Command("binworks.samples.cli:command", "Simulate collisions as NanoAOD files.", _RUN),
     "demo": Command(
@@ -53,7 +63,6 @@ COMMANDS = {
 
 def build(words: Sequence[str]) -> typer.Typer:
     """Return the application; the command that is the first of the words is loaded, the others are listed."""
-    wanted = next((word for word in words if word in COMMANDS), None)
     app = typer.Typer(
         name="binworks",
         epilog=EXIT_CODES,
@@ -61,17 +70,28 @@ def build(words: Sequence[str]) -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_options)
-    for name, command in COMMANDS.items():
+    _attach(app, COMMANDS, words)
+    return app
+
+
+def _attach(app: typer.Typer, commands: Mapping[str, Command], words: Sequence[str]) -> None:
+    """Add commands; the first one whose name is among the words is loaded, with those below it."""
+    wanted = next((word for word in words if word in commands), None)
+    for name, command in commands.items():
         if name != wanted:
             app.command(name, help=command.summary, rich_help_panel=command.panel)(_listed)
             continue
         module, _, attribute = command.target.partition(":")
         target = getattr(import_module(module), attribute)
+        if command.below:
+            group = typer.Typer()
+            group.callback(invoke_without_command=True, epilog=EXIT_CODES)(target)
+            _attach(group, command.below, words)
+            target = group
         if isinstance(target, typer.Typer):
             app.add_typer(target, name=name, rich_help_panel=command.panel)
         else:
             app.command(name, rich_help_panel=command.panel, epilog=EXIT_CODES)(target)
-    return app
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

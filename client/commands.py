@@ -183,8 +183,22 @@ def datasets(as_json: options.AsJson = False, url: options.Url = None, home: opt
     _print(found if as_json else show.mappings(rows, ("name", "kind", "group", "cross_section", "files")))
 
 
-def corrections(as_json: options.AsJson = False, url: options.Url = None, home: options.Home = None) -> None:
-    """List the correction sets that can be asked for by name."""
+def corrections(
+    context: typer.Context,
+    as_json: options.AsJson = False,
+    url: options.Url = None,
+    home: options.Home = None,
+) -> None:
+    """List the correction sets that can be asked for by name.
+
+    For example:
+
+    binworks corrections
+
+    binworks corrections show demo/corrections/demo -o page.png
+    """
+    if context.invoked_subcommand is not None:
+        return
     with Client(url, home=home) as client:
         found = client.corrections()
     _print(found if as_json else show.mappings(found, ("name", "payloads", "digest")))

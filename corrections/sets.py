@@ -65,6 +65,22 @@ class CorrectionSet:
     def __contains__(self, payload: str) -> bool:
         return payload in self.manifest.payloads
 
+    def entry(self, name: str) -> PayloadEntry:
+        """Return what the manifest says of a payload.
+
+        Raises
+        ------
+        PayloadError
+            ``missing-correction`` if it is not in the set.
+        """
+        if name not in self.manifest.payloads:
+            raise PayloadError(
+                f"Correction set {self.name!r} has no payload {name!r}.",
+                code="missing-correction",
+                hint=f"It has {', '.join(sorted(self.manifest.payloads)) or 'none'}.",
+            )
+        return self.manifest.payloads[name]
+
     def payload(self, name: str, kind: str) -> Any:
         """Return the JSON document of a payload.
 
@@ -74,13 +90,7 @@ class CorrectionSet:
             ``missing-correction``, ``wrong-kind``, ``missing-payload``, ``wrong-hash``, ``not-json``, or
             ``bad-payload`` if it unpacks to more than `LARGEST_TEXT` bytes.
         """
-        if name not in self.manifest.payloads:
-            raise PayloadError(
-                f"Correction set {self.name!r} has no payload {name!r}.",
-                code="missing-correction",
-                hint=f"It has {', '.join(sorted(self.manifest.payloads)) or 'none'}.",
-            )
-        entry = self.manifest.payloads[name]
+        entry = self.entry(name)
         where = f"{self.name}/{entry.file}"
         if entry.kind != kind:
             raise PayloadError(

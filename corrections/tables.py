@@ -157,6 +157,8 @@ def _read(corrections: CorrectionSet, payload: str, where: str) -> tuple[dict[st
     _check_keys(document, "document", where)
     for correction in document["corrections"]:
         _check_keys(correction, "correction", f"{where}: {correction['name']}")
+    if not evaluators:
+        raise PayloadError("The document has no corrections.", code="bad-payload", where=where)
     return document, dict(evaluators.items())
 
 
