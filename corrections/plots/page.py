@@ -89,7 +89,8 @@ def finite_edges(edges: Any) -> Float64:
     beyond = np.abs(found) > 1e300
     inner = found[~beyond]
     if len(inner) < 2:  # nothing to take a width from
-        return (inner[0] if len(inner) else 0.0) + np.arange(len(found)) - float(beyond[0])
+        start = float(inner[0] if len(inner) else 0.0) - float(beyond[0])
+        return np.arange(start, start + len(found), dtype=np.float64)
     if beyond[0]:
         found[0] = 2 * inner[0] - inner[1]
     if beyond[-1]:

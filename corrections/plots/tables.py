@@ -38,7 +38,9 @@ def tables(corrections: CorrectionSet, name: str) -> Page:
     inputs = ", ".join(next(iter(found.values())).axes)
     named = ", ".join(found) if len(found) <= 3 else f"{len(found)} corrections"
     values = np.concatenate([_chosen(table)[0].ravel() for table in found.values()])
-    return page(f"{named} in {inputs}", "value", values, draw, (max(5.5 * columns, 8.0), max(4.2 * rows, 5.5)))
+    return page(
+        f"{named} in {inputs}", "value", values, draw, (max(5.5 * columns, 8.0), max(4.2 * rows, 5.5))
+    )
 
 
 def _chosen(table: DenseTable) -> tuple[Any, list[str]]:
