@@ -8,16 +8,16 @@ from typing import Any, Literal
 import awkward as ak
 import numpy as np
 import small_corrections
-import small_efficiencies
 import small_momentum
 import small_nano
-import small_theory
 
 from binworks.corrections import sets
 from binworks.corrections.sets import CorrectionSet
 
 Kind = Literal["W", "Z", "top", "data"]
 PDF_MEMBERS = 61
+OPTIONAL = ("Muon_cvh", "L1PreFiringWeight", "MEParamWeight", "GenVtx_z", "PV_z")
+"""How the names of branches begin that a file may lack."""
 HARD_FLAGS = (1 << 7) | (1 << 8) | 1
 PROMPT_FLAGS, TAU_FLAGS = 1 | (1 << 13), (1 << 5) | (1 << 13)
 
@@ -25,20 +25,27 @@ Particle = tuple[float, float, float, float, int, int, int]
 """pT, eta, phi, mass, pdgId, status, statusFlags."""
 
 
-def correction_set(folder: Path, seed: int = 1) -> CorrectionSet:
-    """Write a set with every payload there is; its uncertainties are large enough to see each variation."""
-    rng = np.random.default_rng(seed)
-    found: dict[str, tuple[str, Any]] = {
-        name: small_corrections.documents(seed)[name] for name in ("momentum_scale", "pileup")
+def correction_set(folder: Path, seed: int = 1, **changed: Any) -> CorrectionSet:
+    """Write a set with every payload there is, some documents replaced by name.
+
+    The uncertainties are large enough to see each variation.
+    """
+    found = small_corrections.documents(seed)
+    replaced = {name: (found[name][0], document) for name, document in changed.items()}
+    return sets.write(folder, "everything", found | replaced)
+
+
+def nano_file(
+    folder: Path, kind: Kind, n: int, seed: int, lacking: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], Path]:
+    """Return the branches of n events and the file that holds them; those that begin with a word of ``lacking`` go."""
+    branches = {
+        name: {key: its for key, its in branch.items() if not f"{name}_{key}".startswith(lacking)}
+        if isinstance(branch, dict)
+        else branch
+        for name, branch in nano_events(kind, n, seed).items()
+        if not name.startswith(lacking)
     }
-    for source in (small_efficiencies, small_momentum, small_theory):
-        found |= source.documents(rng)
-    return sets.write(folder, "everything", found)
-
-
-def nano_file(folder: Path, kind: Kind, n: int, seed: int) -> tuple[dict[str, Any], Path]:
-    """Return the branches of n events and the file that holds them."""
-    branches = nano_events(kind, n, seed)
     folder.mkdir(parents=True, exist_ok=True)
     return branches, small_nano.write(folder / f"{kind}{seed}.root", branches)
 

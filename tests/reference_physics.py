@@ -177,6 +177,7 @@ class Event:
     cells: dict[str, tuple[float, ...]]
     muons: list[Muon]
     boson: Boson | None = None
+    mt: float = 0.0
     weight: float = 1.0
     efficiencies: list[Factor] = field(default_factory=list)
     prefire: list[tuple[int, float]] = field(default_factory=list)
@@ -266,13 +267,15 @@ class Reference:
         if not self._triggered(row):
             return None
         muons = self._corrected_muons(row)
+        if not np.isfinite([(muon.pt, muon.eta, muon.phi) for muon in muons]).all():
+            self.odd.append(row)
+            return None
         event = self._select(row, muons)
         if event is None:
             return None
         if not self.is_data:
             self._weigh(event, muons)
-        numbers = [event.weight, *np.concatenate(list(event.cells.values()))]
-        numbers += [number for muon in muons for number in (muon.pt, muon.eta, muon.phi)]
+        numbers = [event.weight, event.mt, *np.concatenate(list(event.cells.values()))]
         if self.boson:
             names = ("LHEPdfWeight", *MATRIX_ELEMENT)
             numbers += [number for name in names if name in self.nano for number in self.branch(name, row)]
@@ -362,7 +365,7 @@ class Reference:
             return None
         mt = self._transverse_mass(row, muon, [muon], boson)
         cell = (muon.eta, muon.pt, muon.charge, mt, max(muon.iso, 0.0))
-        return Event(row, {"nominal": cell}, [muon], boson)
+        return Event(row, {"nominal": cell}, [muon], boson, mt)
 
     def _pair(self, row: int, pair: list[Muon], boson: Boson | None) -> Event | None:
         """Return the event of two good muons; the muon that is kept, or that triggered, comes first."""
@@ -385,9 +388,10 @@ class Reference:
         kept, other = (plus, minus) if int(self.nano["event"][row]) % 2 else (minus, plus)
         if not self._fires(row, kept):
             return None
-        if self._transverse_mass(row, kept, [kept, other], boson) <= 45:
+        mt = self._transverse_mass(row, kept, [kept, other], boson)
+        if mt <= 45:
             return None
-        return Event(row, {"nominal": (kept.eta, kept.pt, kept.charge)}, [kept, other], boson)
+        return Event(row, {"nominal": (kept.eta, kept.pt, kept.charge)}, [kept, other], boson, mt)
 
     def _transverse_mass(self, row: int, kept: Muon, muons: list[Muon], boson: Boson | None) -> float:
         """Return mT of the kept muon with the corrected missing momentum, to which the other muons are added."""
@@ -478,9 +482,10 @@ class Reference:
         """Set the event's weight and note its factors."""
         row, boson = event.row, event.boson
         n_true = float(self.nano["Pileup_nTrueInt"][row])
+        vertex = float(self.nano["GenVtx_z"][row]) if "GenVtx_z" in self.nano else 0.0
         event.weight = float(np.sign(self.nano["genWeight"][row]))
         event.weight *= self.pileup(row, "nominal")
-        event.weight *= self.tables["vertex"](z=float(self.nano["GenVtx_z"][row]), nTrueInt=n_true)
+        event.weight *= self.tables["vertex"](z=vertex, nTrueInt=n_true)
         if "L1PreFiringWeight_ECAL_Nom" in self.nano:
             event.weight *= float(self.nano["L1PreFiringWeight_ECAL_Nom"][row])
         if self.boson and "LHEPdfWeight" in self.nano:

@@ -291,7 +291,10 @@ def pdf(reference: Reference) -> Ratios:
 
 
 def angular(reference: Reference) -> Ratios:
-    """Vary one coefficient of the boson's charge (W) in one group of its qT; the parton shower varies all."""
+    """Vary one coefficient in one group of the boson's qT; the parton shower varies all.
+
+    The templates of a W are by the charge of its muon, as measured.
+    """
     charges = [f"{sign}_" for sign in SIGNS] if reference.boson == "W" else [""]
     places = [f"{charge}qt{t}_A{h}" for charge in charges for t in range(11) for h in range(8)]
     found = ones(reference, [f"angular_{place}{way}" for place in places for way in ("Up", "Down")])
@@ -300,7 +303,7 @@ def angular(reference: Reference) -> Ratios:
         boson = event.boson
         if boson is None or boson.angles is None:
             continue
-        charge = "" if reference.boson == "Z" else f"{SIGNS[boson.charge > 0]}_"
+        charge = "" if reference.boson == "Z" else f"{SIGNS[int(event.muons[0].charge > 0)]}_"
         place = f"angular_{charge}qt{bin_of(boson.qt, QT_GROUPS)}"
         nominal = coefficients(reference, boson, "nominal")
         shapes = harmonics(*boson.angles)
