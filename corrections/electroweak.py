@@ -67,9 +67,9 @@ def identity() -> Electroweak:
 
 
 @kernel
-def row(mass: float, charge: int, radiated: float, electroweak: Any) -> Any:
-    """Return the weights (1 + variations) of a boson; outside the table those of the nearest bin."""
+def bin_of(mass: float, charge: int, radiated: float, electroweak: Any) -> tuple[int, int, int]:
+    """Return where the weights (1 + variations) of a boson stand; outside the table those of the nearest bin."""
     i = clamped_bin(mass, electroweak.mass)
     j = clamped_bin(radiated, electroweak.radiated)
     # a boson that is not a number has no bin: the first one, and the caller counts the event
-    return electroweak.weights[max(i, 0), charge + 1, max(j, 0)]
+    return max(i, 0), charge + 1, max(j, 0)

@@ -238,11 +238,12 @@ def is_active(recoil: Any) -> bool:
 
 
 @kernel
-def morph(boson_pt: float, u: Any, recoil: Any, out: Any) -> None:
+def morph(boson_pt: float, u: Any, recoil: Any, out: Any, place: Any) -> None:
     """Set ``out`` to the morphed components of the recoil ``u`` (GeV), at a boson pT (GeV).
 
-    Both have one number for each component, and must not be the same array; a table without components copies. Outside
-    the knots of boson pT and of scores, the outermost are taken. All are not a number if one given is not finite.
+    Both have one number for each component, as has ``place``, which is overwritten; the three are different arrays. A
+    table without components copies. Outside the knots of boson pT and of scores, the outermost are taken. All are not
+    a number if one given is not finite.
     """
     n = len(recoil.low)
     odd = not np.isfinite(boson_pt)
@@ -254,7 +255,7 @@ def morph(boson_pt: float, u: Any, recoil: Any, out: Any) -> None:
     if odd:
         out[:] = np.nan
         return
-    place = np.empty(n)  # in boson pT, and in the scores of the components before
+    # in boson pT, and then in the scores of the components before
     place[0] = _place(boson_pt, recoil.boson_pt, 0, len(recoil.boson_pt))
     for c in range(n - 1):  # the scores first, each where its component will be ...
         out[c] = _interpolated(recoil.score, c, u[c], out, place, recoil)

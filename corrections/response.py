@@ -147,7 +147,7 @@ def scores(r: float, gen_pt: float, gen_eta: float, charge: int, response: Any) 
     knots = response.knots[pt_bin, eta_bin, sign]
     last = len(knots) - 1
     inside = min(max(np.float64(r), knots[0]), knots[last])
-    piece = min(int(np.searchsorted(knots, inside, side="right")) - 1, last - 1)
+    piece = clamped_bin(inside, knots)
     c = response.coefficients[pt_bin, eta_bin, sign, piece]
     x = inside - knots[piece]
     z = c[0] + x * (c[1] + x * (c[2] + x * c[3]))

@@ -89,10 +89,10 @@ def identity() -> Theory:
 
 
 @kernel
-def theory_row(mass: float, absy: float, qt: float, charge: int, theory: Any) -> Any:
-    """Return the weights (1 + variations) of a boson; outside the table those of the nearest bin."""
+def bin_of(mass: float, absy: float, qt: float, charge: int, theory: Any) -> tuple[int, int, int, int]:
+    """Return where the weights (1 + variations) of a boson stand; outside the table those of the nearest bin."""
     i = clamped_bin(mass, theory.mass)
     j = clamped_bin(absy, theory.absy)
     k = clamped_bin(qt, theory.qt)
     # a boson that is not a number has no bin: the first one, and the caller counts the event
-    return theory.weights[max(i, 0), max(j, 0), max(k, 0), charge + 1]
+    return max(i, 0), max(j, 0), max(k, 0), charge + 1

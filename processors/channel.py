@@ -215,7 +215,9 @@ class MuonChannel(CompiledProcessor):
         bosons = no_bosons(len(chosen.events))
         if dataset.boson is not None:
             angles = angular_group.NAME in accumulator.histograms
-            bosons = find_bosons(chosen.events, given.generated, angles, held.ew.weights.shape[2] > 1)
+            bosons = find_bosons(
+                chosen.events, given.generated, angles=angles, radiation=held.ew.weights.shape[2] > 1
+            )
         good = np.isfinite(bosons.mass) & finite_matches(chosen, given.generated)
         flow.odd(ODD_GENERATOR, chosen.events[~good])
         chosen, bosons = chosen.where(good), Bosons._make(array[good] for array in bosons)

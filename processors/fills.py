@@ -67,7 +67,8 @@ def fill_production(
     if electroweak_group.NAME in blocks:
         fill_electroweak(blocks[electroweak_group.NAME], cells, w, bosons, held.ew, held.ew_columns)
     if angular_group.NAME in blocks:
-        fill_angular(blocks[angular_group.NAME], cells, w, bosons, held.angular)
+        scratch = (np.empty(9), np.empty(18))
+        fill_angular(blocks[angular_group.NAME], cells, w, bosons, held.angular, scratch)
 
 
 def fill_conditions(
@@ -91,7 +92,8 @@ def fill_conditions(
         fill_pileup(blocks[pileup_group.NAME], cells, *pileup)
     if bootstrap_group.NAME in blocks:
         keys = (columns["run"], columns["lumi"], columns["event"])
-        fill_bootstrap(blocks[bootstrap_group.NAME], cells, w, events, keys)
+        times = np.empty(blocks[bootstrap_group.NAME].shape[1])
+        fill_bootstrap(blocks[bootstrap_group.NAME], cells, w, events, keys, times)
 
 
 @kernel
@@ -123,7 +125,8 @@ def fill_theory(block: Array, cells: Array, w: Array, bosons: Any, table: Any, c
     """Add the variations of the theory table; an event without a boson counts as it is."""
     for j in range(len(cells)):
         if bosons.mass[j] > 0.0:
-            row = theory.theory_row(bosons.mass[j], bosons.absy[j], bosons.qt[j], bosons.charge[j], table)
+            found = theory.bin_of(bosons.mass[j], bosons.absy[j], bosons.qt[j], bosons.charge[j], table)
+            row = table.weights[found]
             theory_group.add(block, cells[j], w[j], row, columns)
         else:
             add_unchanged(block, cells[j], w[j])
@@ -134,16 +137,17 @@ def fill_electroweak(block: Array, cells: Array, w: Array, bosons: Any, table: A
     """Add the variations of the electroweak table; an event without a boson counts as it is."""
     for j in range(len(cells)):
         if bosons.mass[j] > 0.0:
-            row = electroweak.row(bosons.mass[j], bosons.charge[j], bosons.radiated[j], table)
+            found = electroweak.bin_of(bosons.mass[j], bosons.charge[j], bosons.radiated[j], table)
+            row = table.weights[found]
             theory_group.add(block, cells[j], w[j], row, columns)
         else:
             add_unchanged(block, cells[j], w[j])
 
 
 @kernel
-def fill_angular(block: Array, cells: Array, w: Array, bosons: Any, table: Angular) -> None:
-    """Add the deviations by angular coefficients, where the decay's angles are known."""
-    helicities, ratios = np.empty(9), np.empty(18)
+def fill_angular(block: Array, cells: Array, w: Array, bosons: Any, table: Angular, scratch: Any) -> None:
+    """Add the deviations by angular coefficients, where the decay's angles are known; scratch is of 9 and 18."""
+    helicities, ratios = scratch
     for j in range(len(cells)):
         if bosons.mass[j] > 0.0 and bosons.has_angles[j]:
             angular.fill_ratios(
@@ -180,10 +184,9 @@ def fill_pileup(block: Array, cells: Array, w_without: Array, factors: Array) ->
 
 
 @kernel
-def fill_bootstrap(block: Array, cells: Array, w: Array, events: Array, keys: Any) -> None:
-    """Add each event as often as its replicas have it."""
+def fill_bootstrap(block: Array, cells: Array, w: Array, events: Array, keys: Any, times: Array) -> None:
+    """Add each event as often as its replicas have it; ``times`` is overwritten."""
     run, lumi, event = keys
-    times = np.empty(block.shape[1])
     for j in range(len(cells)):
         i = events[j]
         random.fill_poisson(run[i], lumi[i], event[i], times)

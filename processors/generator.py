@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from binworks.corrections.angular import collins_soper
 from binworks.processors.columns import Columns, Field
-from binworks.processors.muons import MATCH_DR2, MAX_ETA, VETO_PT
+from binworks.processors.muons import MATCH_DR2, MAX_ETA, VETO_PT, Muons
 from binworks.tensors.jit import kernel
 from binworks.tensors.kernels import delta_r2
 
@@ -90,20 +90,26 @@ def no_bosons(n: int) -> Bosons:
     )
 
 
-@kernel
-def match_muons(events: Array, places: Array, muons: Any, generated: Any) -> Array:
+def match_muons(events: Array, places: Array, muons: Muons, generated: Generated) -> Array:
     """Return each muon's nearest status-1 muon, prompt or from a prompt tau, within dR < 0.3; -1 if there is none."""
     matches = np.full(len(events), -1)
+    find_matches(events, places, (muons.eta, muons.phi), generated, matches)
+    return matches
+
+
+@kernel
+def find_matches(events: Array, places: Array, directions: Any, generated: Any, matches: Array) -> None:
+    """Fill what `match_muons` returns."""
+    eta, phi = directions
     for j in range(len(events)):
         m = places[j]
         nearest = MATCH_DR2
         for g in range(generated.offsets[events[j]], generated.offsets[events[j] + 1]):
             if abs(generated.pdg_id[g]) == 13 and is_final(g, generated):
-                distance = delta_r2(generated.eta[g], generated.phi[g], muons.eta[m], muons.phi[m])
+                distance = delta_r2(generated.eta[g], generated.phi[g], eta[m], phi[m])
                 if distance < nearest:
                     nearest = distance
                     matches[j] = g
-    return matches
 
 
 @kernel
@@ -113,8 +119,7 @@ def is_final(g: int, generated: Any) -> bool:
     return bool(generated.status[g] == 1 and prompt)
 
 
-@kernel
-def find_bosons(events: Array, generated: Any, angles: bool, radiation: bool) -> Bosons:
+def find_bosons(events: Array, generated: Generated, *, angles: bool, radiation: bool) -> Bosons:
     """Return the W or Z of each event: the sum of the two leptons of the hard process, else its last copy.
 
     ``angles`` and ``radiation`` say whether the decay's angles and the radiated share are wanted.
@@ -124,7 +129,14 @@ def find_bosons(events: Array, generated: Any, angles: bool, radiation: bool) ->
         np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n, np.int64),
         np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n, np.bool_),
     )  # fmt: skip
-    for j in range(n):
+    add_up_bosons(events, generated, angles, radiation, out)
+    return out
+
+
+@kernel
+def add_up_bosons(events: Array, generated: Any, angles: bool, radiation: bool, out: Any) -> None:
+    """Fill what `find_bosons` returns."""
+    for j in range(len(events)):
         leptons, charge, particle, antiparticle = decay_of(events[j], generated)
         px, py = particle[0] + antiparticle[0], particle[1] + antiparticle[1]
         pz, energy = particle[2] + antiparticle[2], particle[3] + antiparticle[3]
@@ -140,7 +152,6 @@ def find_bosons(events: Array, generated: Any, angles: bool, radiation: bool) ->
                 out.has_angles[j] = True
             if radiation and leptons == 2:
                 out.radiated[j] = radiated_fraction(events[j], out.mass[j], generated)
-    return out
 
 
 @kernel
@@ -195,13 +206,19 @@ def radiated_fraction(i: int, mass: float, generated: Any) -> float:
     return float(min(max(1.0 - np.sqrt(max(after2, 0.0)) / mass, 0.0), 1.0))
 
 
-@kernel
-def lost_muons(events: Array, matches: Array, generated: Any) -> Array:
+def lost_muons(events: Array, matches: Array, generated: Generated) -> Array:
     """Return each event's generated muon that could have made a second one: of opposite charge to the match.
 
     The hardest one that is final, prompt or from a prompt tau, with pT > 15 GeV and |eta| < 2.4; -1 if there is none.
     """
     lost = np.full(len(events), -1)
+    find_lost_muons(events, matches, generated, lost)
+    return lost
+
+
+@kernel
+def find_lost_muons(events: Array, matches: Array, generated: Any, lost: Array) -> None:
+    """Fill what `lost_muons` returns."""
     for j in range(len(events)):
         for g in range(generated.offsets[events[j]], generated.offsets[events[j] + 1]):
             if matches[j] < 0 or generated.pdg_id[g] != -generated.pdg_id[matches[j]]:
@@ -209,7 +226,6 @@ def lost_muons(events: Array, matches: Array, generated: Any) -> Array:
             seen = generated.pt[g] > VETO_PT and abs(generated.eta[g]) < MAX_ETA and is_final(g, generated)
             if seen and (lost[j] < 0 or generated.pt[g] > generated.pt[lost[j]]):
                 lost[j] = g
-    return lost
 
 
 @kernel

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from binworks.corrections import efficiency, pixel_hits, response
-from binworks.corrections.efficiency import STEPS
+from binworks.corrections.efficiency import STEPS, Efficiency
 from binworks.processors.generator import Bosons, Generated
 from binworks.processors.payloads import Corrections
 from binworks.processors.selected import Leg, eta_bins
@@ -31,7 +31,7 @@ class StepFactors(NamedTuple):
     factor : array, shape (events,)
         1 where the step is not asked of the muon.
     relative : array, shape (events,)
-        d ln(factor) / dSF; 0 where the step is not asked.
+        d ln(factor) / dSF, 0 where the step is not asked.
     ratios : array, shape (events, alternatives)
         Of the alternative factors over the nominal one.
     """
@@ -63,20 +63,26 @@ class Factors(NamedTuple):
 
 def factors_of(leg: Leg, bosons: Bosons, corrections: Corrections) -> Factors:
     """Return the leg's efficiency factors: every step, the trigger's only if the muon fires it."""
-    ut = along(bosons.px, bosons.py, leg.phi)
-    asked = np.ones(len(ut), np.bool_)
-    steps = [
-        step_factors(
-            leg.pt,
-            ut,
-            (leg.eta_bin, leg.charge_bin),
-            leg.fires if name == "trigger" else asked,
-            leg.isolated if name == "iso" else asked,
-            corrections.steps[s],
-        )
-        for s, name in enumerate(STEPS)
-    ]
-    return Factors(ut, tuple(StepFactors._make(step) for step in steps))
+    ut = np.empty(len(leg.pt))
+    project(bosons.px, bosons.py, leg.phi, ut)
+    always = np.ones(len(ut), np.bool_)
+    steps = []
+    for s, name in enumerate(STEPS):
+        asked = leg.fires if name == "trigger" else always
+        passes = leg.isolated if name == "iso" else always
+        bins = (leg.eta_bin, leg.charge_bin)
+        steps.append(step_factors(leg.pt, ut, bins, asked, passes, corrections.steps[s]))
+    return Factors(ut, tuple(steps))
+
+
+def step_factors(
+    pt: Array, ut: Array, bins: tuple[Array, Array], asked: Array, passes: Array, step: Efficiency
+) -> StepFactors:
+    """Return one step's factors for muons of pT and uT (GeV) in (eta, charge) bins."""
+    n = len(pt)
+    found = StepFactors(np.ones(n), np.zeros(n), np.ones((n, len(step.alternatives))))
+    evaluate_step(pt, ut, bins, asked, passes, step, found, np.empty(MOST))
+    return found
 
 
 def fill_leg(
@@ -105,9 +111,11 @@ def fill_leg(
                 factors.ut,
                 place if spread else np.zeros_like(place),
                 corrections.steps[s],
+                np.empty(MOST),
             )
     if scale_group.NAME in blocks or resolution_group.NAME in blocks:
-        scores = momentum_scores(leg, generated, corrections.response)
+        scores = (np.zeros(len(cells)), np.zeros(len(cells)))
+        find_scores(leg, (generated.pt, generated.eta, generated.pdg_id), corrections.response, *scores)
         eta_bin = leg.eta_bin if spread else np.zeros_like(leg.eta_bin)
         if scale_group.NAME in blocks:
             fill_scale(blocks[scale_group.NAME], cells, w, eta_bin, leg.pt, leg.charge, scores[0])
@@ -137,13 +145,15 @@ def fill_ratios(
     bins = tuple(leg.eta_bin for leg in legs)
     sources = {ratios_group.EFFICIENCY: ratios}
     if ratios_group.PIXEL_HITS in blocks:
-        of_legs = tuple(hit_ratios(leg, hits, corrections.pixel_hits) for leg in legs)
+        of_legs = tuple(np.empty((len(w), 1)) for _ in legs)
+        for leg, found in zip(legs, of_legs, strict=True):
+            find_hit_ratios(leg.eta, leg.place, hits, corrections.pixel_hits, found)
         sources[ratios_group.PIXEL_HITS] = of_legs
-    for name, found in sources.items():
+    for name, of_each in sources.items():
         if name in blocks and len(legs) == 1:
-            fill_own_ratios(blocks[name], cells, w, found[0])
+            fill_own_ratios(blocks[name], cells, w, of_each[0])
         elif name in blocks:
-            fill_pair_ratios(blocks[name], cells, w, bins, found)
+            fill_pair_ratios(blocks[name], cells, w, bins, of_each)
 
 
 class Veto(NamedTuple):
@@ -174,52 +184,51 @@ def fill_veto(
     """Add the lost muons' deviations to the columns of their own eta bins and charges."""
     if "veto_stat" in blocks:
         place, nowhere = 2 * veto.eta_bin + veto.charge_bin, np.zeros(len(cells))
-        weighted = w * veto.relative
-        fill_efficiency(blocks["veto_stat"], cells, weighted, veto.pt, nowhere, place, corrections.veto)
+        weighted, basis = w * veto.relative, np.empty(MOST)
+        fill_efficiency(
+            blocks["veto_stat"], cells, weighted, veto.pt, nowhere, place, corrections.veto, basis
+        )
     if ratios_group.VETO in blocks:
         fill_spread_ratios(blocks[ratios_group.VETO], cells, w, veto.eta_bin, veto.ratios)
 
 
 @kernel
-def along(px: Array, py: Array, phi: Array) -> Array:
-    """Return the component of transverse vectors in each direction."""
-    out = np.empty(len(phi))
+def project(px: Array, py: Array, phi: Array, out: Array) -> None:
+    """Fill the components of transverse vectors in each direction."""
     for j in range(len(phi)):
         out[j] = px[j] * np.cos(phi[j]) + py[j] * np.sin(phi[j])
-    return out
 
 
 @kernel
-def step_factors(pt: Array, ut: Array, bins: Any, asked: Array, passes: Array, step: Any) -> Any:
-    """Return the arrays of `StepFactors` for muons of pT and uT (GeV) in (eta, charge) bins."""
+def evaluate_step(
+    pt: Array, ut: Array, bins: Any, asked: Array, passes: Array, step: Any, found: Any, basis: Array
+) -> None:
+    """Fill the arrays of ``found`` where the step is asked of the muon; ``basis`` is overwritten."""
     eta_bin, charge_bin = bins
-    n, alternatives = len(pt), step.alternatives.shape[0]
-    factor, relative, ratios = np.ones(n), np.zeros(n), np.ones((n, alternatives))
-    basis = np.empty(MOST)
-    for j in range(n):
+    factor, relative, ratios = found
+    for j in range(len(pt)):
         if not asked[j]:
             continue
         e, q = eta_bin[j], charge_bin[j]
         efficiency.fill_basis(pt[j], ut[j], step, basis)
         if passes[j]:
-            factor[j], slope = efficiency.scale_factor(basis, e, q, step), 1.0
+            factor[j] = efficiency.scale_factor(basis, e, q, step)
+            relative[j] = 1.0 / factor[j]
         else:
             factor[j], slope = efficiency.failing_factor(basis, e, q, step)
-        relative[j] = slope / factor[j]
-        for a in range(alternatives):
+            relative[j] = slope / factor[j]
+        for a in range(ratios.shape[1]):
             if passes[j]:
                 ratios[j, a] = efficiency.alternative_factor(a, basis, e, q, step) / factor[j]
             else:
                 ratios[j, a] = efficiency.failing_alternative(a, basis, e, q, step) / factor[j]
-    return factor, relative, ratios
 
 
 @kernel
 def fill_efficiency(
-    block: Array, cells: Array, w: Array, pt: Array, ut: Array, place: Array, step: Any
+    block: Array, cells: Array, w: Array, pt: Array, ut: Array, place: Array, step: Any, basis: Array
 ) -> None:
     """Add w (times d ln(factor) / dSF) for each coefficient of the place, from column place x coefficients on."""
-    basis = np.empty(MOST)
     for j in range(len(cells)):
         if w[j] != 0.0:
             n = efficiency.fill_basis(pt[j], ut[j], step, basis)
@@ -227,17 +236,19 @@ def fill_efficiency(
 
 
 @kernel
-def momentum_scores(leg: Any, generated: Any, table: Any) -> Any:
-    """Return d ln p / ds and d ln p / d sigma^2 of each muon's response r = (q/p)_reco / (q/p)_gen; 0 without match."""
-    scale, width = np.zeros(len(leg.pt)), np.zeros(len(leg.pt))
+def find_scores(leg: Any, generated: Any, table: Any, scale: Array, width: Array) -> None:
+    """Fill d ln p / ds and d ln p / d sigma^2 of each matched muon's response r = (q/p)_reco / (q/p)_gen.
+
+    ``generated`` are pT (GeV), eta and PDG identity of the range's generated particles.
+    """
+    gen_pt, gen_eta, gen_identity = generated
     for j in range(len(leg.pt)):
         g = leg.match[j]
         if g >= 0:
-            pt, eta = np.float64(generated.pt[g]), np.float64(generated.eta[g])
-            charge = -1 if generated.pdg_id[g] > 0 else 1
+            pt, eta = np.float64(gen_pt[g]), np.float64(gen_eta[g])
+            charge = -1 if gen_identity[g] > 0 else 1
             r = leg.charge[j] * charge * pt * np.cosh(eta) / (leg.pt[j] * np.cosh(leg.eta[j]))
             scale[j], width[j] = response.scores(r, pt, eta, charge, table)
-    return scale, width
 
 
 @kernel
@@ -259,12 +270,10 @@ def fill_resolution(
 
 
 @kernel
-def hit_ratios(leg: Any, hits: Array, table: Any) -> Array:
-    """Return the varied over the nominal frequency of each muon's number of pixel hits, shape (events, 1)."""
-    out = np.empty((len(leg.eta), 1))
-    for j in range(len(leg.eta)):
-        out[j, 0] = pixel_hits.ratio(leg.eta[j], hits[leg.place[j]], table)
-    return out
+def find_hit_ratios(eta: Array, places: Array, hits: Array, table: Any, out: Array) -> None:
+    """Fill the varied over the nominal frequency of each muon's number of pixel hits, shape (events, 1)."""
+    for j in range(len(eta)):
+        out[j, 0] = pixel_hits.ratio(eta[j], hits[places[j]], table)
 
 
 @kernel

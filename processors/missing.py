@@ -7,58 +7,74 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from binworks.corrections import recoil
+from binworks.corrections.recoil import Recoil, is_active, morph
+from binworks.processors.generator import Bosons
+from binworks.processors.muons import Muons
 from binworks.tensors.jit import kernel
 
 Array = NDArray[Any]
 
 
-@kernel
-def missing_momentum(events: Array, pt: Array, phi: Array, places: Any, muons: Any) -> Any:
+def missing_momentum(
+    events: Array, pt: Array, phi: Array, legs: tuple[Array, ...], muons: Muons
+) -> tuple[Array, Array]:
     """Return (x, y) of the missing momentum (GeV); the change of the muons' momenta is carried into it.
 
-    ``pt`` and ``phi`` are those of the range; ``places`` has an array of muons for each leg.
+    ``pt`` and ``phi`` are those of the range's events; ``legs`` has the places of the muons, leg by leg.
     """
-    x, y = np.empty(len(events)), np.empty(len(events))
-    for j in range(len(events)):
-        met, angle = np.float64(pt[events[j]]), np.float64(phi[events[j]])
-        x[j], y[j] = met * np.cos(angle), met * np.sin(angle)
-        for leg in range(len(places)):
-            m = places[leg][j]
-            before, angle = np.float64(muons.measured_pt[m]), np.float64(muons.measured_phi[m])
-            x[j] -= muons.pt[m] * np.cos(muons.phi[m]) - before * np.cos(angle)
-            y[j] -= muons.pt[m] * np.sin(muons.phi[m]) - before * np.sin(angle)
+    x, y = np.zeros(len(events)), np.zeros(len(events))
+    add_vectors(1.0, events, (pt, phi), x, y)
+    for places in legs:
+        add_vectors(-1.0, places, (muons.pt, muons.phi), x, y)
+        add_vectors(1.0, places, (muons.measured_pt, muons.measured_phi), x, y)
     return x, y
 
 
-@kernel
-def visible_momentum(places: Any, muons: Any) -> Any:
+def visible_momentum(legs: tuple[Array, ...], muons: Muons) -> tuple[Array, Array]:
     """Return (x, y) of the sum of the legs' muons (GeV)."""
-    n = len(places[0])
-    x, y = np.zeros(n), np.zeros(n)
-    for leg in range(len(places)):
-        for j in range(n):
-            m = places[leg][j]
-            x[j] += muons.pt[m] * np.cos(muons.phi[m])
-            y[j] += muons.pt[m] * np.sin(muons.phi[m])
+    x, y = np.zeros(len(legs[0])), np.zeros(len(legs[0]))
+    for places in legs:
+        add_vectors(1.0, places, (muons.pt, muons.phi), x, y)
     return x, y
 
 
 @kernel
-def morph_recoil(x: Array, y: Array, visible: Any, bosons: Any, table: Any) -> None:
-    """Change the missing momentum (x, y) so that its recoil is distributed as in data.
+def add_vectors(sign: float, places: Array, polar: Any, x: Array, y: Array) -> None:
+    """Add transverse vectors at these places of the arrays (pT, phi) to (x, y)."""
+    pt, phi = polar
+    for j in range(len(places)):
+        length, angle = np.float64(pt[places[j]]), np.float64(phi[places[j]])
+        x[j] += sign * length * np.cos(angle)
+        y[j] += sign * length * np.sin(angle)
+
+
+def with_morphed_recoil(
+    missing: tuple[Array, Array], visible: tuple[Array, Array], bosons: Bosons, table: Recoil
+) -> tuple[Array, Array]:
+    """Return the missing momentum (x, y) whose recoil is distributed as in data.
 
     u = -(missing + visible), in components along the boson's transverse momentum and perpendicular to it.
     """
-    u, morphed = np.zeros(2), np.zeros(2)
+    x, y = missing
+    if is_active(table):
+        scratch = (np.empty(2), np.empty(2), np.empty(2))
+        morph_recoil(x, y, visible, (bosons.mass, bosons.qt, bosons.px, bosons.py), table, scratch)
+    return x, y
+
+
+@kernel
+def morph_recoil(x: Array, y: Array, visible: Any, boson: Any, table: Any, scratch: Any) -> None:
+    """Change the missing momentum (x, y) of events with a boson."""
+    u, morphed, place = scratch
+    mass, qt, px, py = boson
     for j in range(len(x)):
-        if bosons.mass[j] > 0.0:
+        if mass[j] > 0.0:
             cosine, sine = 1.0, 0.0
-            if bosons.qt[j] > 0.0:
-                cosine, sine = bosons.px[j] / bosons.qt[j], bosons.py[j] / bosons.qt[j]
+            if qt[j] > 0.0:
+                cosine, sine = px[j] / qt[j], py[j] / qt[j]
             ux, uy = -(x[j] + visible[0][j]), -(y[j] + visible[1][j])
             u[0], u[1] = ux * cosine + uy * sine, uy * cosine - ux * sine
-            recoil.morph(bosons.qt[j], u, table, morphed)
+            morph(qt[j], u, table, morphed, place)
             x[j] -= (morphed[0] - u[0]) * cosine - (morphed[1] - u[1]) * sine
             y[j] -= (morphed[0] - u[0]) * sine + (morphed[1] - u[1]) * cosine
 

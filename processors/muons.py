@@ -184,15 +184,21 @@ def is_veto_muon(m: int, muons: Any) -> bool:
     return bool(delta_r2(muons.sa_eta[m], muons.sa_phi[m], muons.eta[m], muons.phi[m]) < MATCH_DR2)
 
 
-@kernel
-def veto_muons(events: Array, muons: Any) -> Any:
+def veto_muons(events: Array, muons: Muons) -> tuple[Array, Array, Array]:
     """Return for each event how many veto muons it has, and the first two.
 
     The number is `NOT_FINITE` where the momentum of one of the event's muons is not a number.
     """
     n = len(events)
     number, first, second = np.zeros(n, np.int64), np.full(n, NONE), np.full(n, NONE)
-    for j in range(n):
+    find_veto_muons(events, muons, number, first, second)
+    return number, first, second
+
+
+@kernel
+def find_veto_muons(events: Array, muons: Any, number: Array, first: Array, second: Array) -> None:
+    """Fill what `veto_muons` returns."""
+    for j in range(len(events)):
         for m in range(muons.offsets[events[j]], muons.offsets[events[j] + 1]):
             if not (np.isfinite(muons.pt[m]) and np.isfinite(muons.eta[m]) and np.isfinite(muons.phi[m])):
                 number[j] = NOT_FINITE
@@ -203,13 +209,18 @@ def veto_muons(events: Array, muons: Any) -> Any:
                 else:
                     second[j] = m
                 number[j] += 1
-    return number, first, second
+
+
+def have_veto_electron(events: Array, electrons: Electrons) -> Array:
+    """Return whether each event has an electron that vetoes it."""
+    found = np.zeros(len(events), np.bool_)
+    find_veto_electrons(events, electrons, found)
+    return found
 
 
 @kernel
-def have_veto_electron(events: Array, electrons: Any) -> Array:
-    """Return whether each event has an electron that vetoes it."""
-    found = np.zeros(len(events), np.bool_)
+def find_veto_electrons(events: Array, electrons: Any, found: Array) -> None:
+    """Fill what `have_veto_electron` returns."""
     for j in range(len(events)):
         for e in range(electrons.offsets[events[j]], electrons.offsets[events[j] + 1]):
             if (
@@ -220,20 +231,25 @@ def have_veto_electron(events: Array, electrons: Any) -> Array:
                 and abs(electrons.dz[e]) < 0.2
             ):
                 found[j] = True
+
+
+def match_trigger(events: Array, places: Array, muons: Muons, triggers: TriggerObjects) -> Array:
+    """Return whether a muon trigger object with one of the filter bits lies within dR < 0.3 of each event's muon."""
+    found = np.zeros(len(events), np.bool_)
+    find_trigger_matches(events, places, (muons.eta, muons.phi), triggers, found)
     return found
 
 
 @kernel
-def match_trigger(events: Array, places: Array, muons: Any, triggers: Any) -> Array:
-    """Return whether a muon trigger object with one of the filter bits lies within dR < 0.3 of each event's muon."""
-    found = np.zeros(len(events), np.bool_)
+def find_trigger_matches(events: Array, places: Array, directions: Any, triggers: Any, found: Array) -> None:
+    """Fill what `match_trigger` returns."""
+    eta, phi = directions
     for j in range(len(events)):
         m = places[j]
         for t in range(triggers.offsets[events[j]], triggers.offsets[events[j] + 1]):
             if (
                 triggers.id[t] == 13
                 and (triggers.bits[t] & triggers.mask) != 0
-                and delta_r2(triggers.eta[t], triggers.phi[t], muons.eta[m], muons.phi[m]) < MATCH_DR2
+                and delta_r2(triggers.eta[t], triggers.phi[t], eta[m], phi[m]) < MATCH_DR2
             ):
                 found[j] = True
-    return found

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from binworks.processors.channel import Inputs
 from binworks.processors.generator import match_muons
-from binworks.processors.muons import NOT_FINITE, have_veto_electron, match_trigger, veto_muons
+from binworks.processors.muons import NOT_FINITE, Muons, have_veto_electron, match_trigger, veto_muons
 from binworks.processors.selected import (
     FILTERS,
     GENERATOR_MATCH,
@@ -78,31 +78,38 @@ def select_pair(given: Inputs, events: Array, flow: CutFlow, kept: Array | None)
     return Selection(events, legs)
 
 
-@kernel
-def good_pairs(first: Array, second: Array, muons: Any) -> Array:
+def good_pairs(first: Array, second: Array, muons: Muons) -> Array:
     """Return whether two veto muons are good, isolated, of opposite charge, and their mass is near the Z's."""
-    good = np.zeros(len(first), np.bool_)
+    good = muons.charge[first] * muons.charge[second] < 0
+    for places in (first, second):
+        pt = muons.pt[places]
+        good &= (muons.medium[places] != 0) & (pt > PT_LOW) & (pt < Z_PT_HIGH)
+        good &= muons.iso[places].astype(np.float64) < ISOLATED
+    mass = np.empty(len(first))
+    find_masses(first, second, momenta_of(muons), mass)
+    inside: Array = good & (mass > MLL_LOW) & (mass < MLL_HIGH)
+    return inside
+
+
+def momenta_of(muons: Muons) -> tuple[Array, Array, Array]:
+    """Return the corrected pT (GeV), eta and phi."""
+    return muons.pt, muons.eta, muons.phi
+
+
+@kernel
+def find_masses(first: Array, second: Array, momenta: Any, mass: Array) -> None:
+    """Fill the masses (GeV) of the pairs."""
     for j in range(len(first)):
-        m, n = first[j], second[j]
-        if muons.charge[m] * muons.charge[n] < 0 and is_good(m, muons) and is_good(n, muons):
-            mass = dilepton_of(m, n, muons)[2]
-            good[j] = mass > MLL_LOW and mass < MLL_HIGH
-    return good
+        mass[j] = dilepton_of(first[j], second[j], momenta)[2]
 
 
 @kernel
-def is_good(m: int, muons: Any) -> bool:
-    """Whether a veto muon is good and isolated."""
-    good = muons.medium[m] != 0 and muons.pt[m] > PT_LOW and muons.pt[m] < Z_PT_HIGH
-    return bool(good and np.float64(muons.iso[m]) < ISOLATED)
-
-
-@kernel
-def dilepton_of(m: int, n: int, muons: Any) -> Any:
-    """Return the pair's transverse momentum (x, y), mass (GeV) and rapidity."""
-    x1, y1 = muons.pt[m] * np.cos(muons.phi[m]), muons.pt[m] * np.sin(muons.phi[m])
-    x2, y2 = muons.pt[n] * np.cos(muons.phi[n]), muons.pt[n] * np.sin(muons.phi[n])
-    z1, z2 = muons.pt[m] * np.sinh(muons.eta[m]), muons.pt[n] * np.sinh(muons.eta[n])
+def dilepton_of(m: int, n: int, momenta: Any) -> tuple[float, float, float, float]:
+    """Return the pair's transverse momentum (x, y), mass (GeV) and rapidity; momenta are (pT, eta, phi)."""
+    pt, eta, phi = momenta
+    x1, y1 = pt[m] * np.cos(phi[m]), pt[m] * np.sin(phi[m])
+    x2, y2 = pt[n] * np.cos(phi[n]), pt[n] * np.sin(phi[n])
+    z1, z2 = pt[m] * np.sinh(eta[m]), pt[n] * np.sinh(eta[n])
     m2 = MUON_MASS * MUON_MASS
     e = np.sqrt(x1 * x1 + y1 * y1 + z1 * z1 + m2) + np.sqrt(x2 * x2 + y2 * y2 + z2 * z2 + m2)
     x, y, z = x1 + x2, y1 + y2, z1 + z2

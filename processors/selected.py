@@ -112,10 +112,15 @@ class CutFlow:
             self._accumulator.note("odd", f"{run[i]}:{lumi[i]}:{event[i]}")
 
 
-@kernel
 def eta_bins(eta: Array) -> Array:
     """Return the bins of the 48."""
     bins = np.empty(len(eta), np.int64)
+    bin_eta(eta, bins)
+    return bins
+
+
+@kernel
+def bin_eta(eta: Array, bins: Array) -> None:
+    """Fill the bins of the 48."""
     for j in range(len(eta)):
         bins[j] = regular_bin(eta[j], ETA_LOW, ETA_HIGH, ETA_BINS)
-    return bins

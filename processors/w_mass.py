@@ -7,10 +7,14 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from binworks.corrections.recoil import is_active
 from binworks.processors.channel import Inputs, MuonChannel
 from binworks.processors.generator import Bosons, match_muons
-from binworks.processors.missing import missing_momentum, morph_recoil, transverse_mass, visible_momentum
+from binworks.processors.missing import (
+    missing_momentum,
+    transverse_mass,
+    visible_momentum,
+    with_morphed_recoil,
+)
 from binworks.processors.muons import NOT_FINITE, have_veto_electron, match_trigger, veto_muons
 from binworks.processors.payloads import Corrections
 from binworks.processors.selected import (
@@ -90,17 +94,18 @@ class WMass(MuonChannel, boson="W"):
     def cells(self, given: Inputs, chosen: Selection, bosons: Bosons, corrections: Corrections) -> Array:
         """Return the flat cells of (eta, pt, charge, mt, relIso)."""
         columns, muon = given.columns, chosen.legs[0]
-        places = (muon.place,)
-        x, y = missing_momentum(chosen.events, columns["met.pt"], columns["met.phi"], places, given.muons)
-        if is_active(corrections.recoil):
-            morph_recoil(x, y, visible_momentum(places, given.muons), bosons, corrections.recoil)
-        return cells_of(muon, given.muons.iso, x, y)
+        legs = (muon.place,)
+        met = missing_momentum(chosen.events, columns["met.pt"], columns["met.phi"], legs, given.muons)
+        visible = visible_momentum(legs, given.muons)
+        x, y = with_morphed_recoil(met, visible, bosons, corrections.recoil)
+        cells = np.empty(len(x), np.int64)
+        find_cells(muon, given.muons.iso, x, y, cells)
+        return cells
 
 
 @kernel
-def cells_of(muon: Any, isolation: Array, x: Array, y: Array) -> Array:
-    """Return the flat cells; (x, y) is the missing momentum, ``isolation`` that of the range's muons."""
-    cells = np.empty(len(x), np.int64)
+def find_cells(muon: Any, isolation: Array, x: Array, y: Array, cells: Array) -> None:
+    """Fill the flat cells; (x, y) is the missing momentum, ``isolation`` that of the range's muons."""
     for j in range(len(x)):
         mt = transverse_mass(muon.pt[j], muon.phi[j], x[j], y[j])
         cell = muon.eta_bin[j] * PT_BINS + regular_bin(muon.pt[j], PT_LOW, PT_HIGH, PT_BINS)
@@ -108,4 +113,3 @@ def cells_of(muon: Any, isolation: Array, x: Array, y: Array) -> Array:
         cell = cell * MT_BINS + variable_bin(mt, MT_ARRAY)
         relative = max(np.float64(isolation[muon.place[j]]), 0.0)
         cells[j] = cell * ISO_BINS + variable_bin(relative, ISO_ARRAY)
-    return cells

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from binworks.corrections import electroweak, pileup, prefire, theory, vertex
+from binworks.corrections.pileup import Pileup
 from binworks.processors.generator import Bosons
 from binworks.processors.muons import Muons
 from binworks.processors.payloads import Corrections
@@ -54,8 +55,8 @@ def event_weights(
         w *= weights.pdf[events, 0]
     weigh_production(w, bosons, corrections.theory, corrections.ew)
     weigh_vertex(w, events, weights.vertex_z, weights.n_true, corrections.vertex)
-    momenta = (muons.pt, muons.eta, muons.phi)
-    ratios = weigh_prefire(w, events, muons.offsets, momenta, muons.loose, corrections.prefire)
+    momenta, ratios = (muons.pt, muons.eta, muons.phi), np.empty((len(w), prefire.VARIATIONS, 2))
+    weigh_prefire(w, events, muons.offsets, momenta, muons.loose, corrections.prefire, ratios)
     w *= weights.ecal[events]
     for varied in (weights.ecal_up, weights.ecal_down):
         w[~np.isfinite(varied[events])] = np.nan
@@ -71,8 +72,10 @@ def weigh_production(w: Array, bosons: Any, tables: Any, ew: Any) -> None:
     for j in range(len(w)):
         if bosons.mass[j] > 0.0:
             mass, charge = bosons.mass[j], bosons.charge[j]
-            w[j] *= theory.theory_row(mass, bosons.absy[j], bosons.qt[j], charge, tables)[0]
-            w[j] *= electroweak.row(mass, charge, bosons.radiated[j], ew)[0]
+            a, b, c, d = theory.bin_of(mass, bosons.absy[j], bosons.qt[j], charge, tables)
+            w[j] *= tables.weights[a, b, c, d, 0]
+            a, b, c = electroweak.bin_of(mass, charge, bosons.radiated[j], ew)
+            w[j] *= ew.weights[a, b, c, 0]
 
 
 @kernel
@@ -83,25 +86,30 @@ def weigh_vertex(w: Array, events: Array, z: Array, n_true: Array, table: Any) -
 
 
 @kernel
-def weigh_prefire(w: Array, events: Array, offsets: Array, momenta: Any, loose: Array, table: Any) -> Array:
-    """Multiply the probability that no loose muon fires early; return the varied over the nominal products."""
+def weigh_prefire(
+    w: Array, events: Array, offsets: Array, momenta: Any, loose: Array, table: Any, ratios: Array
+) -> None:
+    """Multiply the probability that no loose muon fires early; fill the varied over the nominal products."""
     pt, eta, phi = momenta
-    ratios = np.empty((len(w), prefire.VARIATIONS, 2))
     for j in range(len(w)):
         begin, end = offsets[events[j]], offsets[events[j] + 1]
         w[j] *= prefire.event_factor(begin, end, pt, eta, phi, loose, table, ratios[j])
-    return ratios
+
+
+def pileup_weights(events: Array, n_true: Array, table: Pileup) -> Array:
+    """Return nominal, up and down, shape (events, 3); not a number where the number of interactions is none."""
+    out = np.empty((len(events), 3))
+    look_up_pileup(events, n_true, table, out)
+    return out
 
 
 @kernel
-def pileup_weights(events: Array, n_true: Array, table: Any) -> Array:
-    """Return nominal, up and down, shape (events, 3); not a number where the number of interactions is none."""
-    out = np.empty((len(events), 3))
+def look_up_pileup(events: Array, n_true: Array, table: Any, out: Array) -> None:
+    """Fill the pile-up weights."""
     for j in range(len(events)):
         row = pileup.pileup_bin(n_true[events[j]], table)
         for v in range(3):
             out[j, v] = table.weights[row, v] if row >= 0 else np.nan
-    return out
 
 
 @kernel

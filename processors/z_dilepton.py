@@ -11,7 +11,7 @@ from pydantic import Field as OptionField
 from binworks.processors.channel import ChannelOptions, Inputs, MuonChannel
 from binworks.processors.compiled import Options
 from binworks.processors.generator import Bosons
-from binworks.processors.pairs import dilepton_of, select_pair
+from binworks.processors.pairs import dilepton_of, momenta_of, select_pair
 from binworks.processors.payloads import Corrections
 from binworks.processors.selected import CutFlow, Selection
 from binworks.tensors.axes import (
@@ -70,19 +70,21 @@ class ZDilepton(MuonChannel, boson="Z"):
     ) -> Array:
         """Return the flat cells of the observable, -1 beyond the axes."""
         one, two = chosen.legs
-        return cells_of(self.options.observable == "mll", one.place, two.place, given.muons)
+        cells = np.full(len(chosen.events), -1)
+        find_cells(self.options.observable == "mll", one.place, two.place, momenta_of(given.muons), cells)
+        return cells
 
 
 @kernel
-def cells_of(by_mass: bool, first: Array, second: Array, muons: Any) -> Array:
-    """Return the flat cells of (mll, forward) or of (ptll, yll)."""
-    cells = np.full(len(first), -1)
+def find_cells(by_mass: bool, first: Array, second: Array, momenta: Any, cells: Array) -> None:
+    """Fill the flat cells of (mll, forward) or of (ptll, yll), where an event has one."""
+    eta = momenta[1]
     for j in range(len(first)):
         m, n = first[j], second[j]
-        x, y, mass, rapidity = dilepton_of(m, n, muons)
+        x, y, mass, rapidity = dilepton_of(m, n, momenta)
         if by_mass:
             row = regular_bin(mass, MLL_LOW, MLL_HIGH, MLL_BINS)
-            column = regular_bin(max(abs(muons.eta[m]), abs(muons.eta[n])), 0.0, ETA_HIGH, FORWARD_BINS)
+            column = regular_bin(max(abs(eta[m]), abs(eta[n])), 0.0, ETA_HIGH, FORWARD_BINS)
             columns = FORWARD_BINS
         else:
             row = variable_bin(np.sqrt(x * x + y * y), PTLL_ARRAY)
@@ -90,4 +92,3 @@ def cells_of(by_mass: bool, first: Array, second: Array, muons: Any) -> Array:
             columns = YLL_BINS
         if row >= 0 and column >= 0:
             cells[j] = row * columns + column
-    return cells

@@ -11,10 +11,15 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from binworks.corrections.recoil import is_active
 from binworks.processors.channel import Inputs, MuonChannel
 from binworks.processors.generator import Bosons
-from binworks.processors.missing import missing_momentum, morph_recoil, transverse_mass, visible_momentum
+from binworks.processors.missing import (
+    add_vectors,
+    missing_momentum,
+    transverse_mass,
+    visible_momentum,
+    with_morphed_recoil,
+)
 from binworks.processors.pairs import select_pair
 from binworks.processors.payloads import Corrections
 from binworks.processors.selected import ODD_KINEMATICS, CutFlow, Selection
@@ -54,20 +59,20 @@ class ZWlike(MuonChannel, boson="Z"):
         """Return the flat cells of (eta, pt, charge), -1 where mT is too small."""
         columns = given.columns
         kept, other = chosen.legs
-        places = (kept.place, other.place)
-        x, y = missing_momentum(chosen.events, columns["met.pt"], columns["met.phi"], places, given.muons)
-        if is_active(corrections.recoil):
-            morph_recoil(x, y, visible_momentum(places, given.muons), bosons, corrections.recoil)
-        neutrino_x, neutrino_y = visible_momentum((other.place,), given.muons)
-        return cells_of(kept, x + neutrino_x, y + neutrino_y)
+        legs = (kept.place, other.place)
+        met = missing_momentum(chosen.events, columns["met.pt"], columns["met.phi"], legs, given.muons)
+        visible = visible_momentum(legs, given.muons)
+        x, y = with_morphed_recoil(met, visible, bosons, corrections.recoil)
+        add_vectors(1.0, other.place, (given.muons.pt, given.muons.phi), x, y)
+        cells = np.full(len(x), -1)
+        find_cells(kept, x, y, cells)
+        return cells
 
 
 @kernel
-def cells_of(kept: Any, x: Array, y: Array) -> Array:
-    """Return the flat cells; (x, y) is the missing momentum with the other muon in it."""
-    cells = np.full(len(x), -1)
+def find_cells(kept: Any, x: Array, y: Array, cells: Array) -> None:
+    """Fill the flat cells of events with enough mT; (x, y) is the missing momentum with the other muon in it."""
     for j in range(len(x)):
         if transverse_mass(kept.pt[j], kept.phi[j], x[j], y[j]) > LOWEST_MT:
             cell = kept.eta_bin[j] * Z_PT_BINS + regular_bin(kept.pt[j], PT_LOW, Z_PT_HIGH, Z_PT_BINS)
             cells[j] = cell * CHARGE_BINS + kept.charge_bin[j]
-    return cells

@@ -28,7 +28,13 @@ def cache_folder() -> Path:
 
 
 def kernel(function: F) -> F:
-    """Compile for one core without the GIL, with IEEE arithmetic (no reordering), and keep the machine code."""
+    """Compile for one core without the GIL, with IEEE arithmetic (no reordering), and keep the machine code.
+
+    A kernel allocates nothing and returns no array: without reference counts, and with every call inlined, the hot
+    loops take half the time. What it fills is given to it.
+    """
     numba.config.CACHE_DIR = str(cache_folder())
-    compiled: F = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    compiled: F = numba.njit(nogil=True, cache=True, error_model="numpy", forceinline=True, _nrt=False)(
+        function
+    )
     return compiled

@@ -42,7 +42,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> recoil.Recoil:
 
 def morphed(boson_pt: float, u: Any, table: recoil.Recoil) -> Any:
     out = np.full(len(u), np.inf)
-    recoil.morph(boson_pt, np.array(u, float), table, out)
+    recoil.morph(boson_pt, np.array(u, float), table, out, np.empty(len(u)))
     return out
 
 

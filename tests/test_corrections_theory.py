@@ -54,7 +54,7 @@ def test_an_electroweak_weight_is_correctionlibs(
 ) -> None:
     table, names = electroweak.load(corrections)
     expected = evaluator(corrections, "ew").evaluate(mass, charge, radiated, ["nominal", *names][column])
-    assert electroweak.row(mass, charge, radiated, table)[column] == expected
+    assert table.weights[electroweak.bin_of(mass, charge, radiated, table)][column] == expected
 
 
 @given(BIG, BIG, CHARGES, st.sampled_from(angular.HELICITIES), st.sampled_from(angular.VARIATIONS))
@@ -116,7 +116,9 @@ def test_a_charge_that_is_not_in_a_table_is_not_weighted(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("mass", [-np.inf, 0.0, 91.0, np.inf, np.nan])
 def test_identities_change_nothing_anywhere(mass: float) -> None:
-    assert electroweak.row(mass, 0, mass, electroweak.identity()).tolist() == [1.0]
+    assert electroweak.identity().weights[
+        electroweak.bin_of(mass, 0, mass, electroweak.identity())
+    ].tolist() == [1.0]
     out, scratch = np.zeros(18), np.zeros(9)
     angular.fill_ratios(mass, mass, 1, 0.3, 1.0, angular.identity(), scratch, out)
     assert (out == 1).all()

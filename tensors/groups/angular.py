@@ -12,6 +12,7 @@ from binworks.tensors.expansion import Expansion, Nuisance
 from binworks.tensors.groups.base import CHARGES, VariationGroup, mirrored
 from binworks.tensors.histogram import Float64
 from binworks.tensors.jit import kernel
+from binworks.tensors.kernels import clamped_bin
 
 NAME = "angular"
 QT_EDGES = np.array([0.0, 3.0, 5.0, 7.0, 9.0, 11.0, 14.0, 18.0, 23.0, 30.0, 40.0, np.inf])
@@ -53,8 +54,7 @@ def group(*, by_charge: bool) -> VariationGroup:
 @kernel
 def add(block: Float64, cell: int, w: float, qt: float, ratios: Float64) -> None:
     """Add the event's 18 ratios (varied over nominal) to the columns of its qT (GeV)."""
-    qt_group = min(max(int(np.searchsorted(QT_EDGES, qt, side="right")) - 1, 0), QT_GROUPS - 1)
-    first = qt_group * HELICITIES * 2
+    first = clamped_bin(qt, QT_EDGES) * HELICITIES * 2
     for j in range(HELICITIES * 2):
         block[cell, first + j] += w * (ratios[j] - 1.0)
     block[cell, SHOWER] += w * (ratios[HELICITIES * 2] - 1.0)
