@@ -82,7 +82,7 @@ def demo(
         list[str] | None,
         typer.Option(
             "--effect",
-            help=f"In which data differ from simulation; may be repeated; 'none' for no effect. "
+            help=f"In which data differ from simulation; may be repeated; 'all', or 'none' for no effect. "
             f"Known: {', '.join(EFFECTS)}. Default: {', '.join(DEMO_EFFECTS)}.",
             show_default=False,
         ),
@@ -91,7 +91,8 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Simulate the demo: samples of W, Z and nonprompt muons, and "data" with a hidden shift of the W mass."""
-    effects = DEMO_EFFECTS if not effect else () if effect == ["none"] else effect
+    named = {"all": EFFECTS, "none": ()}
+    effects = [name for word in effect or DEMO_EFFECTS for name in named.get(word, (word,))]
     plan = plan_demo(out, events, Truth.draw(seed, effects, mass_shift), layout.value)
     started = time.monotonic()
     with _progress([task for tasks in plan.tasks.values() for task in tasks], as_json) as advance:

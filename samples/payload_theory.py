@@ -70,15 +70,15 @@ def angular_coefficients() -> Float64:
     """
     y, qt = np.meshgrid(_centers(ANGULAR_Y_EDGES), _centers(ANGULAR_QT_EDGES), indexing="ij")
     hardness = qt**2 / (qt**2 + W_MASS**2)
-    known = np.tanh((y / 2.6) ** 1.3)
+    known = 1 - np.exp(-((y / 2.7) ** 1.8))  # how often the boson goes the way of the quark
     coefficients = np.zeros((3, 9, *y.shape))
     for row, charge in zip(coefficients, CHARGES, strict=True):
-        forward = 0.08 if charge == 0 else 1.7
+        forward = 0.1 if charge == 0 else 1.95
         row[0] = 1.0
         row[1] = row[3] = 0.8 * hardness
         row[2] = 0.3 * hardness * known
         row[4] = forward * 0.2 * hardness * known
-        row[5] = forward * (1 - 0.8 * hardness) * known
+        row[5] = forward * (1 - 0.5 * hardness) * known
         row[6:] = np.array([0.004, 0.004, 0.003])[:, None, None] * hardness
     return coefficients
 

@@ -317,7 +317,7 @@ def _efficiency(step: str, rng: np.random.Generator) -> Efficiency:
         "reco": (0.983, 0.002, 0.02, 0.997, 0.002),
         "idip": (0.965, 0.003, 0.03, 0.99, 0.004),
         "trigger": (0.90, 0.0075, 0.08, 0.975, 0.004),
-        "iso": (0.92, 0.0025, 0.02, 0.998, 0.002),
+        "iso": (0.92, 0.0025, 0.02, 0.994, 0.003),
     }[step]
     eta = (ETA_EDGES[:-1] + ETA_EDGES[1:]) / 2
     plateau = center - dip * (

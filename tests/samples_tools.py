@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import uproot
 
-from binworks.samples.events import Events
+from binworks.samples.arrays import Float64, Jagged
+from binworks.samples.events import PROMPT, Events
 from binworks.samples.generator import Collisions, Generator
 from binworks.samples.processes import find
 from binworks.samples.simulation import simulate
@@ -27,6 +28,45 @@ def collisions(process: str, n: int = 4000) -> Collisions:
 def events(process: str, n: int = 4000) -> Events:
     """Return simulated events with their branches, made once a test session."""
     return simulate(find(process), collisions(process, n), np.random.default_rng(5), branches=True)
+
+
+def gun(n: int, seed: int = 1, mass: float = 80.4) -> Events:
+    """Return events of a boson with one muon, flat in pT (20 to 60 GeV), eta and azimuth; no branches."""
+    rng = np.random.default_rng(seed)
+    angle, qt = rng.uniform(-np.pi, np.pi, n), rng.exponential(15.0, n)
+    charge = 2 * rng.integers(0, 2, n) - 1
+    muons = {
+        "pt": rng.uniform(20, 60, n),
+        "eta": rng.uniform(-2.4, 2.4, n),
+        "phi": rng.uniform(-np.pi, np.pi, n),
+        "charge": charge,
+        "origin": np.full(n, PROMPT),
+    }
+    one, nothing = np.ones(n, np.int64), np.zeros(0)
+    return Events(
+        boson_charge=charge.astype(np.int8),
+        boson_mass=np.full(n, mass),
+        boson_rapidity=np.zeros(n),
+        recoiling=qt[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1),
+        other=np.zeros((n, 2)),
+        muons=Jagged(one, muons),
+        electrons=Jagged(0 * one, {"pt": nothing, "eta": nothing, "phi": nothing}),
+    )
+
+
+def chi2(
+    sample: Float64, weights: Float64, reference: Float64, edges: Float64, reference_weights: Any = None
+) -> float:
+    """Return chi2 of a weighted sample against another one, bin by bin of the edges, totals included."""
+    total = 0.0
+    kept = [np.ones(len(reference)) if reference_weights is None else reference_weights, weights]
+    sums = [
+        [np.histogram(x, edges, weights=w**power)[0] for power in (1, 2)]
+        for x, w in zip((reference, sample), kept, strict=True)
+    ]
+    (observed, observed_variance), (expected, variance) = sums
+    total = ((observed - expected) ** 2 / np.maximum(observed_variance + variance, 1.0)).sum()
+    return float(total)
 
 
 def quiet_truth(**changes: Any) -> Truth:

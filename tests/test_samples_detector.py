@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import awkward as ak
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from binworks.samples import kinematics, momentum, tau_decay
 from binworks.samples.arrays import Jagged, rounded
 from binworks.samples.detector import Detector
 from binworks.samples.efficiency import EfficiencyCurve
+from binworks.samples.muons import MuonSystem
 from binworks.samples.nonprompt import draw_nonprompt
 from binworks.samples.truth import EFFECTS, STEPS, Truth
 
@@ -161,7 +164,9 @@ def test_no_step_differs_between_data_and_simulation_unless_it_is_an_effect(step
         assert not np.array_equal(changed, recorded)
 
 
-@pytest.mark.parametrize("effect", ["pileup", "vertex", "recoil", "prefire", "resolution"])
+@pytest.mark.parametrize(
+    "effect", ["pileup", "vertex", "recoil", "prefire", "resolution", "cvh", "pixel_hits"]
+)
 def test_each_effect_changes_the_data(effect):
     sample = events("Wplusmunu")
     _, before = measure(Truth.draw(3, (), 0.0), sample, is_data=True)
@@ -172,9 +177,37 @@ def test_each_effect_changes_the_data(effect):
         "recoil": lambda b: b["MET_pt"].mean(),
         "prefire": lambda b: len(b["PV_z"]),
         "resolution": lambda b: b["Muon"]["pt"].sum(),
+        "cvh": lambda b: b["MET_pt"].sum(),
+        "pixel_hits": lambda b: b["Muon"]["cvhNValidPixelHits"].sum(),
     }[effect]
     assert seen(after) != seen(before)
     assert effect in EFFECTS
+
+
+def test_what_no_correction_can_know_is_the_same_in_data_and_simulation():
+    """Without a boson there is no recoil and no uT: nonprompt data are what the corrections make of simulation."""
+    truth = Truth.draw(3, ("recoil",), 0.0)
+    sample = draw_nonprompt(3000, truth.nonprompt, np.random.default_rng(1), branches=False)
+    recorded, data = measure(truth, sample, is_data=True)
+    _, simulated = measure(truth, sample, is_data=False)
+    np.testing.assert_array_equal(data["MET_pt"], simulated["MET_pt"][recorded])
+    truth = Truth.draw(3, ("efficiency_trigger", "efficiency_iso"), 0.0)
+    turned = dataclasses.replace(sample, recoiling=-sample.recoiling)
+    fired = [measure(truth, events, is_data=True)[1]["Muon"]["pt"] for events in (sample, turned)]
+    np.testing.assert_array_equal(*fired)
+
+
+def test_isolated_muons_from_heavy_quarks_have_the_scale_factors_of_all():
+    truth = Truth.draw(3, ("efficiency_iso",), 0.0)
+    sample = draw_nonprompt(400_000, truth.nonprompt, np.random.default_rng(1), branches=False)
+    shares = [
+        MuonSystem(truth, is_data=flag).reconstruct(sample, np.random.default_rng(2))
+        for flag in (True, False)
+    ]
+    data, simulated = (np.mean(muons["vtxAgnPfRelIso04_all"][muons["hard"]] < 0.15) for muons in shares)
+    factor = np.mean(np.array(truth.efficiency["iso"].coefficients)[:, 0, 0])
+    # the same random numbers: only those between the two shares differ
+    assert data / simulated == pytest.approx(factor, abs=0.002)
 
 
 def test_prefire_weights_are_the_probability_to_be_kept():

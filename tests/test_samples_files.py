@@ -23,7 +23,7 @@ from binworks.samples.demo import make_demo, plan_demo
 from binworks.samples.processes import PROCESSES
 from binworks.samples.production import FileTask, produce, produce_all, split
 from binworks.samples.rootfile import open_events
-from binworks.samples.truth import Truth
+from binworks.samples.truth import EFFECTS, Truth
 from binworks.tensors.errors import RequestError, TransientError
 
 pytest.importorskip("pythia8mc", exc_type=ImportError)
@@ -49,6 +49,7 @@ NEEDED = [
     "Muon_standaloneEta",
     "Muon_standalonePhi",
     "Muon_standaloneNumberOfValidHits",
+    "Muon_cvhNValidPixelHits",
     "Electron_pt",
     "Electron_eta",
     "Electron_dxy",
@@ -159,6 +160,7 @@ def test_branches_are_those_of_nanoaod(demo, process):
     with uproot.open(demo.folder / "data" / f"{process}_0.root") as file:
         branches = set(file["Events"].keys())
         lhe = PROCESSES[process].boson is not None
+    assert ("MEParamWeightAltSet4" in branches) == (PROCESSES[process].boson == "Z")
     missing = {*NEEDED, *SIMULATED} - branches
     assert (
         not missing
@@ -245,6 +247,36 @@ def test_ntuple_and_tree_hold_the_same_values(tmp_path):
     assert inspect(str(ntuple)).format == "rntuple"
     again = produce(bulk(tmp_path / "again", "Ztautau", 300, layout="rntuple")[0]).path
     assert digest(again) == digest(ntuple)
+
+
+REFIT = ("Muon_cvhJacRef_Vals", "Muon_cvhmergedGlobalIdxs_Vals")
+
+
+@pytest.mark.parametrize("layout", ["ttree", "rntuple"])
+@pytest.mark.parametrize("process", [None, "Zmumu"])
+def test_refitted_tracks_have_lists_with_counters_of_their_own(tmp_path, layout, process):
+    truth = Truth.draw(1, ("cvh",), 0.0)
+    task = FileTask(
+        tmp_path / "x.root", truth, 0, process=process, events=300, luminosity=0.05, layout=layout
+    )
+    events = read(produce(task).path)
+    prefix = "Muon_cvh" if process is None else "Muon_cvhideal"
+    assert {f"{prefix}{name}" for name in ("Pt", "Eta", "Phi", "Charge")} <= set(events.fields)
+    for name in REFIT:
+        counts = events[name.replace("_Vals", "_Counts")]
+        assert ak.all(ak.num(counts) == events.nMuon)
+        assert ak.all(ak.sum(counts, axis=1) == ak.num(events[name]))
+        assert ak.all(events[f"n{name}"] == ak.num(events[name]))
+    assert ak.max(events[REFIT[1]]) < len(truth.cvh)
+    if process is not None:  # simulation is fitted with what it was made with
+        np.testing.assert_allclose(ak.flatten(events.Muon_cvhidealPt), ak.flatten(events.Muon_pt), rtol=1e-6)
+
+
+def test_files_without_the_refit_have_none_of_its_branches(demo):
+    for name in ("data", "Zmumu"):
+        with uproot.open(demo.folder / "data" / f"{name}_0.root") as file:
+            branches = set(file["Events"].keys())
+        assert {name for name in branches if "cvh" in name} == {"Muon_cvhNValidPixelHits"}
 
 
 def test_resampled_events_are_new_measurements_of_the_pool(tmp_path):
@@ -369,6 +401,18 @@ def test_command_line_makes_a_sample_and_prints_json(tmp_path):
     assert facts["entries"] == 300
     assert len(read(Path(facts["files"][0]))) == 300
     assert (tmp_path / "truth.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "effects"), [(["all"], EFFECTS), (["none"], ()), (["vertex", "cvh"], ("vertex", "cvh"))]
+)
+def test_command_line_takes_effects_by_name_or_all(tmp_path, words, effects):
+    options = [option for word in words for option in ("--effect", word)]
+    command_words = ["demo", "--events", "50", "--out", str(tmp_path), "--jobs", "1", "--json", *options]
+    result = CliRunner().invoke(command, command_words, catch_exceptions=False)
+    assert result.exit_code == 0
+    truth = Truth.model_validate_json((tmp_path / "truth.json").read_text())
+    assert set(truth.effects) == set(effects)
 
 
 def test_command_line_shows_examples():

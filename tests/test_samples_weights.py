@@ -89,6 +89,36 @@ def test_every_weight_is_finite_positive_and_one_where_nothing_is_varied(process
     assert (blocks["LHEPdfWeight"][:, 0] == 1).all()
     assert (blocks["LHEScaleWeight"][:, 4] == 1).all()
     assert (blocks["MEParamWeightAltSet1"][:, 2] == 1).all()
+    if process == "Zmumu":
+        assert (blocks["MEParamWeightAltSet4"][:, 5] == 1).all()
+
+
+def test_mixing_weights_change_the_forward_backward_asymmetry_and_little_else():
+    generated = collisions("Zmumu", 12_000)
+    weights = theory_weights.mixing_weights(generated)
+    assert weights.shape == (len(generated), 11)
+    peak = np.abs(generated.mass - Z_MASS) < 3
+    cosine = theory_weights._cos_theta(generated)[peak]
+    asymmetry = [np.average(np.sign(cosine), weights=row) for row in weights[peak].T]
+    # A = 3/4 A_q A_l with A_l = 2 (1 - 4 s) / (1 + (1 - 4 s)^2), whose slope outweighs that of A_q
+    down = np.abs(generated.parton_ids[peak, 0]) % 2 == 1
+
+    def expected(sin2: float) -> float:
+        def polarisation(charge: float) -> float:
+            vector = 1 - 4 * sin2 * charge
+            return 2 * vector / (1 + vector**2)
+
+        return (
+            0.75
+            * polarisation(1.0)
+            * (down.mean() * polarisation(1 / 3) + (1 - down.mean()) * polarisation(2 / 3))
+        )
+
+    s = theory_weights.SIN2_THETA
+    slope = (expected(s + 5e-4) - expected(s - 5e-4)) / 10
+    np.testing.assert_allclose(np.diff(asymmetry), slope, rtol=0.05)
+    assert np.abs(weights.mean(axis=0) - 1).max() < 2e-3
+    np.testing.assert_allclose(weights[:, 0] + weights[:, 10], 2, atol=1e-4)
 
 
 def test_pdf_pairs_are_opposite_and_of_a_few_percent():
