@@ -23,7 +23,7 @@ def missing_momentum(
     ``pt`` and ``phi`` are those of the range's events; ``legs`` has the places of the muons, leg by leg.
     """
     x, y = np.zeros(len(events)), np.zeros(len(events))
-    add_vectors(1.0, events, (pt, phi), x, y)
+    add_vectors(1.0, events, (pt.astype(np.float64), phi.astype(np.float64)), x, y)
     for places in legs:
         add_vectors(-1.0, places, (muons.pt, muons.phi), x, y)
         add_vectors(1.0, places, (muons.measured_pt, muons.measured_phi), x, y)
@@ -43,7 +43,7 @@ def add_vectors(sign: float, places: Array, polar: Any, x: Array, y: Array) -> N
     """Add transverse vectors at these places of the arrays (pT, phi) to (x, y)."""
     pt, phi = polar
     for j in range(len(places)):
-        length, angle = np.float64(pt[places[j]]), np.float64(phi[places[j]])
+        length, angle = pt[places[j]], phi[places[j]]
         x[j] += sign * length * np.cos(angle)
         y[j] += sign * length * np.sin(angle)
 

@@ -154,7 +154,7 @@ def muons_of(columns: Columns, momenta: Momenta) -> Muons:
     standalone = ("sa_pt", "sa_eta", "sa_phi", "sa_hits")
     arrays = [columns[f"muon.{name}"] for name in (*identities, *standalone, "pixel_hits")]
     present = all(len(columns[f"muon.{name}"]) == len(columns["muon.pt"]) for name in standalone)
-    measured = (columns["muon.pt"], columns["muon.phi"])
+    measured = (columns["muon.pt"].astype(np.float64), columns["muon.phi"].astype(np.float64))
     return Muons._make([columns.offsets["muon"], *momenta, *measured, *arrays, present])
 
 

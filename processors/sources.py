@@ -21,8 +21,15 @@ XROOTD_ENVIRONMENT: Mapping[str, str] = {
     "XRD_REQUESTTIMEOUT": "60",
     "XRD_STREAMTIMEOUT": "30",
     "XRD_TIMEOUTRESOLUTION": "1",
+    "XRD_STREAMERRORWINDOW": "0",  # a server that did not answer is asked again at once, not after half an hour
 }
 """Patience in seconds, and tries; read by the library when it is loaded, and only if the user has not set them."""
+
+_ANSWERED = 400
+_AUTHENTICATION = 204
+_MISSING = 3011
+_FORBIDDEN = (3010, 3016, 3030)  # not authorised; a folder; not authenticated
+_PASSING = (3004, 3008, 3012, 3014, 3024)  # handle lost, no memory, server error, no server, overloaded
 
 PIECE_BYTES = 2_097_136
 PIECES_AT_ONCE = 1024
@@ -241,5 +248,15 @@ def _client() -> tuple[Any, Any]:
 
 
 def _check(status: Any) -> None:
-    if not status.ok:
-        raise OSError(str(status.message).strip())
+    """Raise what a failure is: the server's answer about this file, or no answer."""
+    if status.ok:
+        return
+    told = str(status.message).strip()
+    answered = status.code == _ANSWERED
+    if answered and status.errno == _MISSING:
+        raise FileNotFoundError(told)
+    if status.code == _AUTHENTICATION or (answered and status.errno in _FORBIDDEN):
+        raise PermissionError(told)
+    if not answered or status.errno in _PASSING:
+        raise ConnectionError(told)
+    raise OSError(told)

@@ -41,8 +41,8 @@ def clamped_bin(x: float, edges: Float64) -> int:
 def inner_bin(x: float, edges: Float64) -> int:
     """Return the bin of x, which lies within the edges.
 
-    Begins where x would be if the bins were equal, and walks; tables have equal bins or few of them, and a binary search
-    costs a mispredicted branch at each step.
+    Begins where x would be if the bins were equal, and walks; tables have equal bins or few of them, and a binary
+    search costs a mispredicted branch at each step.
     """
     last = len(edges) - 2
     low, high = edges[0], edges[-1]
