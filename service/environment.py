@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+from binworks.processors.sources import XROOTD_ENVIRONMENT
+
 KERNEL_CACHE = "BINWORKS_KERNEL_CACHE"
 
 WORKER: Mapping[str, str] = {
@@ -16,13 +18,12 @@ WORKER: Mapping[str, str] = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
+    # free memory goes back to the system, but not the columns of each chunk: fresh pages for them take longer to get
+    # than to decompress into
     "MALLOC_TRIM_THRESHOLD_": "65536",
-    # a server that dies or hangs is noticed within seconds; by default XRootD waits for up to 30 minutes
-    "XRD_CONNECTIONWINDOW": "10",
-    "XRD_CONNECTIONRETRY": "3",
-    "XRD_REQUESTTIMEOUT": "60",
-    "XRD_STREAMTIMEOUT": "30",
-    "XRD_TIMEOUTRESOLUTION": "1",
+    "MALLOC_MMAP_THRESHOLD_": "33554432",
+    "MALLOC_ARENA_MAX": "1",
+    **XROOTD_ENVIRONMENT,
 }
 
 
