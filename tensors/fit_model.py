@@ -117,7 +117,7 @@ def build(tensor: Tensor, merge: Merge, data: Float64 | None, floating: Sequence
     _check_empty(merge, observed, used)
     groups = [name for name in tensor.expansions if name != "mass"]
     rows = [merge(tensor.nominal[[tensor.processes.index(process)]])[:, used] for process in floating]
-    rows += [merge(tensor.shifts(group).sum(axis=1))[:, used] for group in groups]
+    rows += [merge(tensor.total_shifts(group))[:, used] for group in groups]
     nuisances = [nuisance for group in groups for nuisance in tensor.expansions[group].nuisances]
     priors = [False] * (1 + len(floating)) + [nuisance.constrained for nuisance in nuisances]
     return FitModel(

@@ -72,6 +72,7 @@ class Tensor:
     expansions: dict[str, Expansion]
     blocks: dict[tuple[str, str], tuple[Histogram, Histogram]]
     metadata: dict[str, Any] = field(default_factory=dict)
+    _totals: dict[str, Float64] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def nuisances(self) -> tuple[Nuisance, ...]:
@@ -110,14 +111,45 @@ class Tensor:
         It is half the difference of the up and down templates, or up minus nominal where down is the mirror.
         """
         expansion = self.expansions[group]
-        used = dict.fromkeys(name for n in expansion.nuisances for name in (n.up, n.down) if name is not None)
-        order = {name: row for row, name in enumerate(used)}
-        templates = self.variations(group, list(used))
-        shifts = np.empty((len(expansion.nuisances), *self.nominal.shape))
-        for row, nuisance in enumerate(expansion.nuisances):
-            up = templates[order[nuisance.up]]
-            shifts[row] = (up - templates[order[nuisance.down]]) / 2 if nuisance.down else up - self.nominal
-        return shifts
+        return _shifts(expansion, self.variations(group, _used(expansion)), self.nominal)
+
+    def total_shifts(self, group: str) -> Float64:
+        r"""Return the effect of +1 of each nuisance on the sum of all processes, shape (nuisances, \*bins).
+
+        An expansion is linear, so the blocks are added before it is made, once; the result is kept.
+        """
+        if group not in self._totals:
+            expansion = self.expansions[group]
+            held = [
+                self.blocks[p, expansion.block] for p in self.processes if (p, expansion.block) in self.blocks
+            ]
+            total = np.zeros((len(expansion.nuisances), *self.nominal.shape[1:]))
+            if held:
+                nominal, compact = (
+                    Histogram(parts[0].axes, np.sum([part.values for part in parts], axis=0))
+                    for parts in zip(*held, strict=True)
+                )
+                total = _shifts(
+                    expansion, expansion.expand(nominal, compact, _used(expansion)), nominal.values
+                )
+            self._totals[group] = total
+        return self._totals[group]
+
+
+def _used(expansion: Expansion) -> list[str]:
+    """Return the templates of the nuisances, each once."""
+    names = (name for n in expansion.nuisances for name in (n.up, n.down) if name is not None)
+    return list(dict.fromkeys(names))
+
+
+def _shifts(expansion: Expansion, templates: Float64, nominal: Float64) -> Float64:
+    """Return half of up minus down, or up minus nominal, from the templates that `_used` names."""
+    order = {name: row for row, name in enumerate(_used(expansion))}
+    shifts = np.empty((len(expansion.nuisances), *nominal.shape))
+    for row, nuisance in enumerate(expansion.nuisances):
+        up = templates[order[nuisance.up]]
+        shifts[row] = (up - templates[order[nuisance.down]]) / 2 if nuisance.down else up - nominal
+    return shifts
 
 
 def assemble(

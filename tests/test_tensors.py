@@ -330,3 +330,18 @@ def test_the_mass_of_the_other_boson_moves_by_its_uncertainty() -> None:
         expected = nominal.values + 0.21 * (compact.values[..., column] - nominal.values)
         np.testing.assert_allclose(template, expected, rtol=1e-12)
     assert mass.z_group(measured=True).expansion.nuisances[0].constrained is False
+
+
+def test_the_shifts_of_all_processes_are_the_sum_of_each_ones() -> None:
+    group = symmetrised_group("g", ["aUp", "aDown", "b"])
+    parts = [random_w(i, columns=3) for i in range(2)]
+    contributions = [
+        Contribution("W", 0.5, Accumulator({"nominal": random_w(7), "g": parts[0]})),
+        Contribution("Z", 2.0, Accumulator({"nominal": random_w(8), "g": parts[1]})),
+        Contribution("top", 1.0, Accumulator({"nominal": random_w(9)})),
+    ]
+    tensor = assemble(contributions, [group.expansion])
+    expected = tensor.shifts("g").sum(axis=1)
+    np.testing.assert_allclose(
+        tensor.total_shifts("g"), expected, rtol=0, atol=1e-12 * np.abs(expected).max()
+    )
