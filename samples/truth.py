@@ -254,7 +254,7 @@ class Truth(Part):
             momentum_scale=_momentum_scale(rng),
             resolution=_resolution(rng),
             cvh=_refit(rng),
-            pixel_hits={"mc": _pixel_hits(0.0), "data": _pixel_hits(-0.15)},
+            pixel_hits={"mc": _pixel_hits(0.0), "data": _pixel_hits(-0.04)},
             efficiency={step: _efficiency(step, rng) for step in STEPS},
             recoil={"mc": _recoil(1.0), "data": _recoil(1.05)},
             pileup={"mc": Profile(mean=25.0, width=8.0), "data": Profile(mean=23.0, width=6.8)},
