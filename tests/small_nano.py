@@ -138,6 +138,35 @@ def events(
             shifts = np.arange(-100, 101, 10)
             mass = 1 + slope[:, None] * shifts
             branches["MEParamWeight"] = ak.from_regular(ak.from_numpy(mass.astype("f4")))
+        branches |= _more_weights(n, seed, boson)
+    return branches
+
+
+def _more_weights(n: int, seed: int, boson: str | None) -> dict[str, Any]:
+    """Return vertices, prefire weights, and the matrix element's weights but for the W mass.
+
+    They have a generator of their own, so that they change no other branch.
+    """
+    rng = np.random.default_rng([seed, 1])
+    ecal = rng.uniform(0.9, 1.0, n)
+    flat = {
+        "GenVtx_z": rng.normal(0, 5, n),
+        "L1PreFiringWeight_ECAL_Nom": ecal,
+        "L1PreFiringWeight_ECAL_Up": ecal - 0.02,
+        "L1PreFiringWeight_ECAL_Dn": ecal + 0.02,
+    }
+    branches: dict[str, Any] = {name: values.astype("f4") for name, values in flat.items()}
+    steps = {}
+    if boson is not None:
+        steps["MEParamWeightAltSet1"] = (0.01, np.arange(-2, 3))
+    if boson == "Z":
+        steps |= {
+            "MEParamWeight": (0.001, np.arange(-100, 101, 10)),
+            "MEParamWeightAltSet4": (0.01, np.arange(-5, 6)),
+        }
+    for name, (size, shifts) in steps.items():
+        block = 1 + rng.normal(0, size, n)[:, None] * shifts
+        branches[name] = ak.from_regular(ak.from_numpy(block.astype("f4")))
     return branches
 
 
