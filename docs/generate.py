@@ -45,17 +45,21 @@ def _default(field: dict[str, Any]) -> str:
 
 def command_line() -> str:
     """Return the page of the commands."""
-    application = typer.main.get_command(cli.build(list(cli.COMMANDS)))
-    sections = "\n".join(_command(name, command) for name, command in _commands("binworks", application))
-    return f"# Command line\n\n{cli.EXIT_CODES}\n\n{sections}"
+    sections = []
+    for name, command in cli.COMMANDS.items():
+        application: Any = typer.main.get_command(cli.build([name, *command.below]))
+        loaded = application.commands[name]
+        sections += [_command(*found) for found in _commands(f"binworks {name}", loaded)]
+    return f"# Command line\n\n{cli.EXIT_CODES}\n\n{chr(10).join(sections)}"
 
 
 def _commands(path: str, command: Any) -> Iterator[tuple[str, Any]]:
-    for name, child in getattr(command, "commands", {}).items():
-        if hasattr(child, "commands"):
-            yield from _commands(f"{path} {name}", child)
-        else:
-            yield f"{path} {name}", child
+    """Give a command, where it acts by itself, and those below it."""
+    below = getattr(command, "commands", {})
+    if not below or getattr(command, "invoke_without_command", False):
+        yield path, command
+    for name, child in below.items():
+        yield from _commands(f"{path} {name}", child)
 
 
 def _command(name: str, command: Any) -> str:
