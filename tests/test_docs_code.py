@@ -103,8 +103,8 @@ def test_commands_of_the_documentation_exist(root: Path) -> None:
             if words[0] == "make":
                 assert words[1] in targets, f"{page}: {words}"
             elif words[0] == "binworks":
-                command, rest = typer.main.get_command(cli.build(words[1:2])), words[1:]
-                while hasattr(command, "commands"):
+                command, rest = typer.main.get_command(cli.build(words[1:3])), words[1:]
+                while rest and hasattr(command, "commands"):
                     assert rest[0] in command.commands, f"{page}: {words}"
                     command, rest = command.commands[rest[0]], rest[1:]
                 known = {option for parameter in command.params for option in parameter.opts}
