@@ -73,7 +73,7 @@ def _write(path: Path, branches: int) -> Path:
     return path
 
 
-def _median(chunk: Callable[[int], None]) -> float:
+def _median(chunk: Callable[[int], object]) -> float:
     chunk(0)
     times = []
     for start in range(0, EVENTS, CHUNK):

@@ -71,6 +71,8 @@ class PieceReader:
 
     def prepare(self, wanted: Iterable[tuple[Pieces, int, int]]) -> None:
         """Be told which elements (pieces, start, stop) will be read."""
+        if not self._source.remote:
+            return
         spans = {}
         for pieces, start, stop in wanted:
             held = self._kept.get(id(pieces), (-1, pieces, None))[0]

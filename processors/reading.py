@@ -127,10 +127,10 @@ def nanoevents(path: str, uuid: str, start: int, stop: int, metadata: Mapping[st
     )
 
     with _classified(f"{path} [{start}:{stop}]"), warnings.catch_warnings():
-        _open(path, uuid)
         warnings.simplefilter("ignore")  # of cross references that a small file does not have
         return NanoEventsFactory.from_root(
-            {path: TREE},
+            _open(path, uuid).parsed,  # once for all chunks
+            treepath=TREE,
             schemaclass=NanoAODSchema,
             entry_start=start,
             entry_stop=stop,

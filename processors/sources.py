@@ -43,9 +43,18 @@ Span = tuple[int, int]
 
 
 class Source(Protocol):
-    """The bytes of an open file."""
+    """The bytes of an open file.
+
+    Attributes
+    ----------
+    size : int
+        Bytes.
+    remote : bool
+        Whether each request costs a round trip, so that `prepare` pays.
+    """
 
     size: int
+    remote: bool
 
     def prepare(self, spans: Iterable[Span]) -> None:
         """Be told what `read` will be asked for; an earlier preparation is forgotten."""
@@ -88,6 +97,8 @@ def open_source(path: str) -> Source | None:
 class LocalFile:
     """Plain reads of a local file: a file that is cut short raises, where a memory map would kill the process."""
 
+    remote = False
+
     def __init__(self, path: str) -> None:
         self._path = path
         self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -116,6 +127,8 @@ class LocalFile:
 
 class RemoteFile:
     """A file of an XRootD server; what is prepared is fetched in few vector reads, and kept until the next time."""
+
+    remote = True
 
     def __init__(self, url: str) -> None:
         self._url = url

@@ -79,6 +79,18 @@ print(json.dumps(requests))
     assert len(server.run(f"import sys; sys.path.insert(0, {str(xrootd_server.HERE)!r})\n{code}")) == 1
 
 
+def test_coffea_sees_the_events_of_a_server(server: Server) -> None:
+    path = write(server, "coffea.root")
+    code = """
+import awkward, json
+from binworks.processors import reading
+path = {!r}
+events = reading.nanoevents(path, reading.inspect(path).uuid, 450, 777, {{}})
+print(json.dumps([awkward.num(events.Muon.pt).tolist(), awkward.flatten(events.Muon.eta).tolist()]))
+"""
+    assert server.run(code.format(server.url("coffea.root"))) == server.run(code.format(str(path)))
+
+
 def bad_file(server: Server, kind: str) -> Path:
     path = write(server, f"{kind}.root")
     if kind == "missing":
