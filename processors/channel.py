@@ -157,9 +157,7 @@ class MuonChannel(CompiledProcessor):
         ]
         for name, element in MATRIX_ELEMENT.items():
             if self._taking(element, dataset) is not None:
-                weights.append(
-                    Field(f"{name}_weights", (element.branch,), "f4", "block", optional=name == "mass")
-                )
+                weights.append(Field(f"{name}_weights", (element.branch,), "f4", "block", optional=True))
         if dataset.boson is not None:  # the central one is in the nominal weight, whatever is varied
             varied = pdf_group.NAME in self.systematics
             weights.append(

@@ -49,6 +49,9 @@ def select_pair(given: Inputs, events: Array, flow: CutFlow, kept: Array | None)
     number, one, two = veto_muons(events, muons)
     flow.odd(ODD_KINEMATICS, events[number == NOT_FINITE])
     events, one, two = (array[number == 2] for array in (events, one, two))
+    finite = np.isfinite(muons.iso[one]) & np.isfinite(muons.iso[two])
+    flow.odd(ODD_KINEMATICS, events[~finite])
+    events, one, two = (array[finite] for array in (events, one, two))
     flow.passed(VETO_MUONS, events)
     wanted = np.full(len(events), 1) if kept is None else kept[events]
     swapped = muons.charge[one] != wanted

@@ -22,8 +22,8 @@ from binworks.processors import registry
 from binworks.processors.dataset import Dataset
 from binworks.processors.reading import inspect
 from binworks.processors.run import Range, fill_ranges, run_files
-from binworks.tensors.accumulator import Accumulator, ordered_sum
-from binworks.tensors.errors import InputError
+from binworks.tensors.accumulator import Accumulator, check_oddities, ordered_sum
+from binworks.tensors.errors import InputError, PhysicsError
 
 N = 1500
 COUNTS_OF_PHYSICS = {
@@ -183,17 +183,54 @@ def test_the_nominal_does_not_depend_on_what_is_varied_where_all_weights_are_fin
         np.testing.assert_array_equal(few.histograms[name].values, many.histograms[name].values)
 
 
-def test_a_missing_weight_block_is_an_error_that_says_which_systematic_to_leave_out(
-    corrections: Any, signal: Any, tmp_path: Path
+@pytest.mark.parametrize("found", [0, 3])
+def test_a_weight_block_that_lacks_weights_is_an_error_that_says_which_systematic_to_leave_out(
+    corrections: Any, signal: Any, tmp_path: Path, found: int
 ) -> None:
     events = dict(signal[0])
-    events["MEParamWeightAltSet1"] = events["MEParamWeightAltSet1"][:, :3]
-    path = small_nano.write(tmp_path / "w.root", events)
-    processor = registry.create("w_mass", {}, corrections)
+    weights = events.pop("MEParamWeightAltSet1")
+    if found:
+        events["MEParamWeightAltSet1"] = weights[:, :found]
+    dataset = signal[1].model_copy(update={"files": (str(small_nano.write(tmp_path / "w.root", events)),)})
     with pytest.raises(InputError, match="width_W") as caught:
-        run_files(processor, signal[1].model_copy(update={"files": (str(path),)}))
+        run_files(registry.create("w_mass", {}, corrections), dataset)
     assert caught.value.code == "wrong-block"
-    assert "MEParamWeightAltSet1 has 3 weights an event, expected 5" in str(caught.value)
+    assert f"MEParamWeightAltSet1 has {found} weights an event, expected 5" in str(caught.value)
+    groups = [name for name in COUNTS_OF_PHYSICS["w_mass"] if name != "width_W"]
+    run_files(registry.create("w_mass", {}, corrections, groups), dataset)
+
+
+@pytest.mark.parametrize(
+    ("collection", "field", "oddity"),
+    [
+        ("Muon", "pfRelIso04_all", "kinematics"),
+        ("Muon", "pt", "kinematics"),
+        ("GenPart", "pt", "generator"),
+        (None, "genWeight", "weight"),
+        (None, "Pileup_nTrueInt", "weight"),
+        (None, "MET_pt", "kinematics"),
+    ],
+)
+@pytest.mark.parametrize(("channel", "kind"), [("w_mass", "W"), ("z_wlike", "Z")])
+def test_numbers_that_are_not_finite_are_counted_and_the_events_named(
+    corrections: Any, tmp_path: Path, channel: str, kind: str, collection: str, field: str, oddity: str
+) -> None:
+    events, _ = brute_force_cases.nano_file(tmp_path, kind, 300, 5)  # type: ignore[arg-type]
+    events = {name: value for name, value in events.items() if "cvh" not in name}
+    if collection is None:
+        events[field] = np.full_like(events[field], np.nan)
+    else:
+        table = {name: value for name, value in events[collection].items() if "cvh" not in name}
+        events[collection] = table | {field: table[field] * np.float32(np.nan)}
+    path = small_nano.write(tmp_path / "nan.root", events)
+    dataset = Dataset(name="x", files=(str(path),), boson=kind)  # type: ignore[arg-type]
+    filled = run_files(registry.create(channel, {}, corrections, ["efficiency_iso"]), dataset)
+    assert filled.counts[f"odd/{oddity} not finite"] > 10
+    assert filled.counts["selected"] == 0
+    assert all(np.isfinite(h.values).all() for h in filled.histograms.values())
+    assert len(filled.examples["odd"]) == 10
+    with pytest.raises(PhysicsError, match=f"{oddity} not finite"):
+        check_oddities(filled.counts, filled.examples)
 
 
 def test_each_loop_is_compiled_once_for_data_and_simulation_with_and_without_corrections(
