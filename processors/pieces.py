@@ -67,6 +67,7 @@ class PieceReader:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._buffer = np.empty(0, np.uint8)
+        self._keeping = False
         self._kept: dict[int, tuple[int, Pieces, Any]] = {}
 
     def prepare(self, wanted: Iterable[tuple[Pieces, int, int]]) -> None:
@@ -101,10 +102,10 @@ class PieceReader:
             If it cannot be read.
         """
         held, _, kept = self._kept.pop(id(pieces), (-1, pieces, None))
+        self._keeping = bool(pieces.starts[number + 1] > stop)
         piece: T = kept if held == number else self._unpacked(pieces, number, unpack)
-        if pieces.starts[number + 1] > stop:
+        if self._keeping:
             self._kept[id(pieces)] = (number, pieces, piece)
-            self._buffer = np.empty(0, np.uint8)
         return piece
 
     def _unpacked(self, pieces: Pieces, number: int, unpack: Callable[[memoryview], T]) -> T:
@@ -116,7 +117,9 @@ class PieceReader:
             raise DamagedPieceError(f"{pieces.name(number)}: {type(error).__name__}: {error}") from error
 
     def memory(self, length: int) -> Bytes:
-        """Return memory for a piece, shape (length,)."""
+        """Return memory for the piece that is unpacked, shape (length,): its own if it will be kept."""
+        if self._keeping:
+            return np.empty(length, np.uint8)
         if len(self._buffer) < length:
             self._buffer = np.empty(length, np.uint8)
         return self._buffer[:length]

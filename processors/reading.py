@@ -31,6 +31,10 @@ TREE = "Events"
 OPEN_FILES = 8
 INDEXES = 64
 HEADER_BYTES = 128
+_NOT_ARRAYS = (
+    uproot.interpretation.objects.CannotBeAwkward,
+    uproot.interpretation.identify.UnknownInterpretation,
+)
 _opened = threading.local()
 _indexes: OrderedDict[tuple[str, int], FileIndex] = OrderedDict()
 _indexes_lock = threading.Lock()
@@ -287,9 +291,9 @@ class _OpenFile(_RootFile):
                 values[branch] = Jagged(
                     value.content, known
                 )  # one array for all: the others' memory is free again
-        for branch in types:
-            if values.get(branch) is None:
-                values[branch] = self._by_uproot(branch, start, stop, f"{where}: {branch}")
+        others = [branch for branch in types if values.get(branch) is None]
+        if others:
+            values |= self._by_uproot(others, start, stop, where)
         return build(fields, chosen, values.__getitem__, stop - start, where)
 
     def _direct(self, types: Mapping[str, str], start: int, stop: int) -> Iterator[tuple[str, Any]]:
@@ -303,24 +307,29 @@ class _OpenFile(_RootFile):
         fetch = baskets.fetch if self._index.format == "ttree" else pages.fetch
         return fetch(wanted, self._reader, start, stop)
 
-    def _by_uproot(self, branch: str, start: int, stop: int, where: str) -> Any:
-        """Return the entries of an unusual branch."""
+    def _by_uproot(self, branches: list[str], start: int, stop: int, where: str) -> dict[str, Any]:
+        """Return the entries of unusual branches."""
         try:
-            array = self.events.arrays([branch], entry_start=start, entry_stop=stop, library="ak")[branch]
-            kind = ak.type(array).content
-        except (
-            uproot.interpretation.objects.CannotBeAwkward,
-            uproot.interpretation.identify.UnknownInterpretation,
-        ):
-            kind = None
-        numbers = kind.content if isinstance(kind, ak.types.ListType | ak.types.RegularType) else kind
-        if not isinstance(numbers, ak.types.NumpyType) or numbers.parameters:
-            raise InputError(
-                f"It holds {kind or 'objects'}, where a number or a list of numbers an entry is needed.",
-                code="bad-input",
-                where=where,
-            )
-        return array
+            arrays = self.events.arrays(branches, entry_start=start, entry_stop=stop, library="ak")
+        except _NOT_ARRAYS:
+            if len(branches) == 1:
+                raise _no_numbers("objects", f"{where}: {branches[0]}") from None
+            one_by_one = (self._by_uproot([branch], start, stop, where) for branch in branches)
+            return {branch: array for found in one_by_one for branch, array in found.items()}
+        for branch in branches:
+            kind = ak.type(arrays[branch]).content
+            numbers = kind.content if isinstance(kind, ak.types.ListType | ak.types.RegularType) else kind
+            if not isinstance(numbers, ak.types.NumpyType) or numbers.parameters:
+                raise _no_numbers(str(kind), f"{where}: {branch}")
+        return {branch: arrays[branch] for branch in branches}
+
+
+def _no_numbers(found: str, where: str) -> InputError:
+    return InputError(
+        f"It holds {found}, where a number or a list of numbers an entry is needed.",
+        code="bad-input",
+        where=where,
+    )
 
 
 def _check_even(
