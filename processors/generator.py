@@ -232,5 +232,6 @@ def find_lost_muons(events: Array, matches: Array, generated: Any, lost: Array) 
 def _momentum(g: int, generated: Any) -> Any:
     pt, eta, phi = np.float64(generated.pt[g]), np.float64(generated.eta[g]), np.float64(generated.phi[g])
     mass = np.float64(generated.mass[g])
-    px, py, pz = pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)
-    return px, py, pz, np.sqrt(px * px + py * py + pz * pz + mass * mass)
+    grown = np.exp(eta)  # one exponential for both hyperbolic functions
+    pz, p = pt * 0.5 * (grown - 1.0 / grown), pt * 0.5 * (grown + 1.0 / grown)
+    return pt * np.cos(phi), pt * np.sin(phi), pz, np.sqrt(p * p + mass * mass)
