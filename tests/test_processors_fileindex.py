@@ -149,6 +149,22 @@ def test_with_the_index_nothing_is_parsed(
         np.testing.assert_array_equal(columns[field.name], expected[field.name])
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_address_that_only_uproot_understands_gives_the_same_bits(
+    layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, layout)
+    facts = reading.inspect(path)
+    expected = reading.read(path, facts.uuid, FIELDS, 450, 777)
+    forget()
+    monkeypatch.setattr(reading, "open_source", lambda _: None)  # as for https://
+    assert reading.inspect(path) == facts
+    columns = reading.read(path, facts.uuid, FIELDS, 450, 777)
+    for field in FIELDS:
+        np.testing.assert_array_equal(columns[field.name], expected[field.name])
+        assert columns[field.name].dtype == expected[field.name].dtype
+
+
 def test_branches_of_a_collection_share_one_array_of_offsets(tmp_path: Path) -> None:
     path = write(tmp_path, "ttree")
     opened = reading._open(path, reading.inspect(path).uuid)
