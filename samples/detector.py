@@ -11,7 +11,7 @@ import numpy as np
 from binworks.samples.arrays import Bools, Column, Float64, Int64, Jagged, group_by_event, take_column
 from binworks.samples.conditions import Conditions, draw_conditions
 from binworks.samples.events import Events
-from binworks.samples.muons import PRIVATE, MuonSystem
+from binworks.samples.muons import PRIVATE, VETO_PT, MuonSystem
 from binworks.samples.prefire import ecal_probability, ecal_weights, muon_probability
 from binworks.samples.recoil import missing_momentum
 from binworks.samples.refit import refit
@@ -109,10 +109,15 @@ def _vertex(name: str, position: Float64) -> dict[str, Column]:
 
 
 def _sum_of(muons: Jagged) -> Float64:
-    """Return the transverse momentum of each event's muons, shape (n, 2); soft ones belong to the hadrons."""
+    """Return the transverse momentum of each event's muons, shape (n, 2).
+
+    A muon that the veto does not see is missed here, too, for whatever reason it is not seen: so what balances the
+    missing momentum and the muons that one counts is the recoil, and one factor describes all muons that are lost.
+    """
     event, n = muons.event, len(muons.counts)
-    pt = muons.fields.get("cvhPt", muons["pt"]) * muons["hard"]  # of data's refit; simulation's is the same
+    pt = muons.fields.get("cvhPt", muons["pt"])  # of data's refit; simulation's is the same
     phi = muons.fields.get("cvhPhi", muons["phi"])
+    pt = pt * (muons["hard"] & muons["isGlobal"] & (pt > VETO_PT))
     weights = pt * np.cos(phi), pt * np.sin(phi)
     return np.stack([np.bincount(event, weight, minlength=n) for weight in weights], axis=1)
 

@@ -281,7 +281,7 @@ def test_vertex_and_pileup_weights_turn_the_crossings_of_simulation_into_those_o
 def recoil_of(events, kept, branches) -> tuple[np.ndarray, np.ndarray]:
     """Return u = -(missing + muon) along and across the boson's pT, with that, and in which events there is a muon."""
     found = branches["Muon"]
-    hard = found["pt"] > VETO_PT
+    hard = found["isGlobal"] & (found["pt"] > VETO_PT)
     one = np.bincount(found.event[hard], minlength=len(kept)) == 1
     first = np.flatnonzero(hard & one[found.event])
     met = branches[f"{ESTIMATOR}_pt"] * np.exp(1j * branches[f"{ESTIMATOR}_phi"])

@@ -79,7 +79,7 @@ def test_missing_momentum_moves_with_the_measured_muon():
     def total(branches, chosen):
         met = branches["DeepMETPVRobust_pt"][chosen] * np.exp(1j * branches["DeepMETPVRobust_phi"][chosen])
         muons = branches["Muon"].take(chosen)
-        vector = muons["pt"] * np.exp(1j * muons["phi"]) * (muons["pt"] > 15)
+        vector = muons["pt"] * np.exp(1j * muons["phi"]) * (muons["isGlobal"] & (muons["pt"] > 15))
         return (
             met
             + np.bincount(muons.event, vector.real, len(chosen))
