@@ -189,7 +189,8 @@ def from_nanoevents(events: Any, fields: Iterable[Field], where: str) -> Columns
 
 
 def _flat(array: Any, dtype: str) -> Array:
-    return np.ascontiguousarray(ak.to_numpy(array), dtype=dtype)
+    plain = array if isinstance(array, np.ndarray) else ak.to_numpy(array)
+    return np.ascontiguousarray(plain, dtype=dtype)
 
 
 def _jagged(array: Any, dtype: str) -> Jagged:

@@ -322,7 +322,8 @@ def test_names_of_the_catalogue_become_files(tmp_path: Path) -> None:
         str(tmp_path / "a/data/Z.root"),
         str(tmp_path / "a/data/W.root"),
     ]
-    assert (made.luminosity, made.systematics, made.corrections) == (5.0, ("mass", "pdf"), None)
+    assert (made.luminosity, made.corrections) == (5.0, None)
+    assert made.systematics == ("mass", "mass_Z", "width_W", "width_Z", "sin2theta", "pdf")
 
 
 @pytest.mark.parametrize(
