@@ -26,6 +26,7 @@ from binworks.samples.rootfile import prepare_folder
 from binworks.samples.truth import DEMO_EFFECTS, EFFECTS, Truth
 
 DEMO_EVENTS = 600_000
+_NOT_IN_THE_DEMO = [effect for effect in EFFECTS if effect not in DEMO_EFFECTS]
 
 
 class Layout(StrEnum):
@@ -83,7 +84,7 @@ def demo(
         typer.Option(
             "--effect",
             help=f"In which data differ from simulation; may be repeated; 'all', or 'none' for no effect. "
-            f"Known: {', '.join(EFFECTS)}. Default: {', '.join(DEMO_EFFECTS)}.",
+            f"Known: {', '.join(EFFECTS)}. Default: all but {', '.join(_NOT_IN_THE_DEMO)}.",
             show_default=False,
         ),
     ] = None,

@@ -32,9 +32,8 @@ EFFECTS = (
     "cvh",
     "pixel_hits",
 )
-FULL_EFFECTS = tuple(effect for effect in EFFECTS if effect not in ("cvh", "pixel_hits"))
-"""All that NanoAOD as CMS publishes it shows, and that a correction undoes."""
-DEMO_EFFECTS = ("mass", "theory", "momentum_scale", "efficiency_idip", "pileup")
+DEMO_EFFECTS = tuple(effect for effect in EFFECTS if effect not in ("cvh", "pixel_hits"))
+"""Those that a correction undoes and that public NanoAOD shows: it has no refitted tracks."""
 LARGEST_HIDDEN_SHIFT_MEV = 80.0
 LARGEST_SHIFT_MEV = 1000.0
 STEPS = ("tracking", "reco", "idip", "trigger", "iso")
