@@ -128,7 +128,7 @@ def test_theory_payload_is_the_truth_that_data_are_drawn_with(made):
     rng = np.random.default_rng(2)
     charge, absy, qt = rng.integers(-1, 2, 500), rng.uniform(0, 6, 500), rng.uniform(0, 150, 500)
     expected = theory_truth.lookup(theory_truth.nominal_weights(truth.theory), charge, absy, qt)
-    rows = [theory.theory_row(80.0, absy[i], qt[i], charge[i], table) for i in range(500)]
+    rows = [table.weights[theory.bin_of(80.0, absy[i], qt[i], charge[i], table)] for i in range(500)]
     np.testing.assert_allclose([row[0] for row in rows], expected, atol=1e-6)
     assert 0.85 < expected.min() < expected.max() < 1.15
     up, down = (names.index(f"resumTNP_gamma_cusp{way}") + 1 for way in ("Up", "Down"))
