@@ -216,8 +216,9 @@ def test_unknown_places_and_methods_are_problems(served: Served) -> None:
 
 def test_what_can_be_asked_for_is_listed(served: Served) -> None:
     with served.http() as http:
-        (processor,) = http.get("/v1/processors").json()
-        assert processor["name"] == "w_mass"
+        listed = {processor["name"]: processor for processor in http.get("/v1/processors").json()}
+        assert listed.keys() == {"w_mass", "z_dilepton", "z_wlike"}
+        processor = listed["w_mass"]
         assert "flavour" in processor["options"]["properties"]
         assert http.get("/v1/processors/w_mass").json() == processor
         problem(http.get("/v1/processors/w_mas"), 404, "unknown-processor")
