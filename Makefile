@@ -13,7 +13,7 @@ help:
 	@echo "make demo    simulated collisions -> service -> tensor -> W mass, in a few minutes"
 	@echo "make test    everything that CI runs"
 	@echo "make check   style, types and the direction of imports only"
-	@echo "make bench   throughput on this machine"
+	@echo "make bench   throughput against peers on this machine: benchmarks/latest.json and .png"
 	@echo "make clean   remove all that these made, .venv and demo/ included"
 
 demo: $(STAMP)

@@ -27,7 +27,7 @@ from binworks.processors.fileindex import Shelf
 from binworks.processors.reading import close_files, inspect, read
 
 BRANCHES, COLUMNS, EVENTS, CHUNK = 1700, 20, 1000, 50
-WORKERS = 5
+WORKERS = 3
 NUMBERS = range(0, BRANCHES, BRANCHES // COLUMNS)
 FIELDS = [Field(f"field_{i}", (f"HLT_path{i}",)) for i in NUMBERS]
 

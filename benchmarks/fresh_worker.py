@@ -1,0 +1,49 @@
+"""What a worker that has just started needs: memory and time to compile. ``python fresh_worker.py FILE CORRECTIONS``.
+
+Imports what a worker of the service imports, and runs the pass in one thread, as it does.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import distributed  # noqa: F401 - its memory counts
+from child import timed
+from product import Product
+
+from binworks.service import worker  # noqa: F401 - its memory counts
+
+
+def resident_mb() -> float:
+    """Return the largest resident memory so far; of this program, where `getrusage` remembers who started it."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1024
+
+
+def measure(path: str, corrections: str) -> dict[str, Any]:
+    """Return megabytes and seconds."""
+    imported = resident_mb()
+    first, second = (timed(lambda: Product(corrections).run(path, 10))["seconds"] for _ in range(2))
+    compiled = resident_mb()  # the second time payloads were read again, but nothing was compiled
+    Product(corrections).run(path, None)
+    return {
+        "imported_mb": round(imported),
+        "compiled_mb": round(compiled),
+        "peak_mb": round(resident_mb()),
+        "compile_s": round(first - second, 2),
+        "prepare_s": round(second, 2),
+    }
+
+
+def main() -> None:
+    """Measure in a thread, print JSON."""
+    with ThreadPoolExecutor(1) as pool:
+        print(json.dumps(pool.submit(measure, *sys.argv[1:3]).result()))
+
+
+if __name__ == "__main__":
+    main()
