@@ -220,11 +220,11 @@ class MuonChannel(CompiledProcessor):
         flow.odd(ODD_GENERATOR, chosen.events[~good])
         chosen, bosons = chosen.where(good), Bosons._make(array[good] for array in bosons)
         cells = self.cells(given, chosen, bosons, held)
-        order = by_cell(cells)
-        chosen, bosons = chosen.where(order), Bosons._make(array[order] for array in bosons)
+        inside = cells >= 0
+        chosen, bosons = chosen.where(inside), Bosons._make(array[inside] for array in bosons)
         filled = weighed(
             chosen,
-            cells[order],
+            cells[inside],
             bosons,
             given.muons,
             given.generated,
@@ -299,18 +299,6 @@ class MuonChannel(CompiledProcessor):
         """Return the group that takes this block of weights of the data set, if it was asked for."""
         asked = (name for name in element.groups if name in self.systematics)
         return next((name for name in asked if self.known[name].varies(dataset)), None)
-
-
-def by_cell(cells: Array) -> Array:
-    """Return the events that have a cell, cell by cell, and in their order within each.
-
-    So each sum is made in the order of the events, to the last bit, while events of one cell meet its columns in the
-    processor's cache.
-    """
-    inside = np.flatnonzero(cells >= 0)
-    small = cells[inside].astype(np.uint16 if cells.max(initial=0) < 1 << 16 else np.int64)
-    order: Array = inside[np.argsort(small, kind="stable")]
-    return order
 
 
 def _sums(accumulator: Accumulator) -> tuple[Array, Array]:
