@@ -1,4 +1,4 @@
-"""Reads what it is asked for on its input, a JSON document a line; for tests only: a process of its own, beside a server."""
+"""Reads what it is asked for on its input, a JSON document a line: a process of its own, beside a server."""
 
 from __future__ import annotations
 

@@ -89,9 +89,7 @@ class Server:
         """Start the server; returns when it answers."""
         config = self.folder / "x.cfg"
         paths = f"all.adminpath {self.folder}/admin\nall.pidpath {self.folder}/admin\n"
-        config.write_text(
-            f"all.export /data\noss.localroot {self.folder}/files\nxrd.port {PORT}\n{paths}"
-        )
+        config.write_text(f"all.export /data\noss.localroot {self.folder}/files\nxrd.port {PORT}\n{paths}")
         shutil.chown(self.folder, "xrootd", "xrootd")
         command = ["xrootd", "-R", "xrootd", "-c", str(config), "-l", str(self.folder / "log")]
         self._process = subprocess.Popen([*self._enter, *command], stdout=subprocess.DEVNULL)
