@@ -18,25 +18,26 @@ from product import Product
 from binworks.service import worker  # noqa: F401 - its memory counts
 
 
-def resident_mb() -> float:
-    """Return the largest resident memory so far; of this program, where `getrusage` remembers who started it."""
+def megabytes(key: str) -> float:
+    """Return a figure of this program; `getrusage` remembers who started it."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) / 1024
+    return int(status[key].split()[0]) / 1024
 
 
 def measure(path: str, corrections: str) -> dict[str, Any]:
-    """Return megabytes and seconds."""
-    imported = resident_mb()
+    """Return megabytes, resident at the peak so far, and seconds."""
+    imported = megabytes("VmHWM")
     made = Product(corrections)
     first = timed(lambda: made.run(path, 10))["seconds"]
-    compiled = resident_mb()
+    compiled = megabytes("VmHWM")
     made.run(path, None)
-    peak = resident_mb()
+    peak, shared = megabytes("VmHWM"), megabytes("RssFile")
     again = timed(lambda: Product(corrections).run(path, 10))["seconds"]  # reads payloads, compiles nothing
     return {
         "imported_mb": round(imported),
         "compiled_mb": round(compiled),
         "peak_mb": round(peak),
+        "shared_mb": round(shared),
         "compile_s": round(first - again, 2),
         "prepare_s": round(again, 2),
     }

@@ -93,6 +93,7 @@ def measure(folder: Path, events: int, rounds: int, written: int) -> dict[str, A
         "peak_rss_mb": cached["peak_mb"],
         "peak_rss_cold_mb": cold["peak_mb"],
         "imported_rss_mb": cached["imported_mb"],
+        "shared_rss_mb": cached["shared_mb"],
         "compile_cold_s": cold["compile_s"],
         "compile_cached_s": cached["compile_s"],
         "prepare_s": cached["prepare_s"],
