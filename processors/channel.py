@@ -218,10 +218,10 @@ class MuonChannel(CompiledProcessor):
             )
         good = np.isfinite(bosons.mass) & finite_matches(chosen, given.generated)
         flow.odd(ODD_GENERATOR, chosen.events[~good])
-        chosen, bosons = chosen.where(good), Bosons._make(array[good] for array in bosons)
+        chosen, bosons = chosen.where(good), bosons.where(good)
         cells = self.cells(given, chosen, bosons, held)
         inside = cells >= 0
-        chosen, bosons = chosen.where(inside), Bosons._make(array[inside] for array in bosons)
+        chosen, bosons = chosen.where(inside), bosons.where(inside)
         filled = weighed(
             chosen,
             cells[inside],

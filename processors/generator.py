@@ -81,6 +81,10 @@ class Bosons(NamedTuple):
     radiated: Array
     has_angles: Array
 
+    def where(self, keep: Array) -> Bosons:
+        """Return those that a mask keeps."""
+        return self if keep.all() else Bosons._make(array[keep] for array in self)
+
 
 def no_bosons(n: int) -> Bosons:
     """Return n events without one."""

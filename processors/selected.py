@@ -67,7 +67,9 @@ class Selection(NamedTuple):
     legs: tuple[Leg, ...]
 
     def where(self, keep: Array) -> Selection:
-        """Return the events that a mask keeps."""
+        """Return the events that a mask keeps; mostly it keeps all, and nothing is copied."""
+        if keep.all():
+            return self
         legs = tuple(Leg._make(array[keep] for array in leg) for leg in self.legs)
         return Selection(self.events[keep], legs)
 

@@ -61,13 +61,15 @@ class Simulated(NamedTuple):
     veto: Veto | None
 
     def where(self, keep: Array) -> Simulated:
-        """Return the events that a mask keeps."""
+        """Return the events that a mask keeps; mostly it keeps all, and nothing is copied."""
+        if keep.all():
+            return self
         factors = tuple(
             Factors(f.ut[keep], tuple(StepFactors._make(a[keep] for a in step) for step in f.steps))
             for f in self.factors
         )
         veto = None if self.veto is None else Veto._make(a[keep] for a in self.veto)
-        bosons = Bosons._make(a[keep] for a in self.bosons)
+        bosons = self.bosons.where(keep)
         return Simulated(
             self.chosen.where(keep),
             self.cells[keep],
