@@ -24,8 +24,6 @@ from binworks.tensors.histogram import Float64
 from binworks.tensors.jit import kernel
 
 KIND = "resolution"
-LARGEST_PULL = 5.0
-"""The Gaussian core ends here; farther out the response is not smooth and the derivative is taken at this pull."""
 LEAST_FACTOR = 0.1
 """Smearing multiplies k by no less, so that k stays positive; a smearing of 10 % would get there at nine widths."""
 
@@ -42,11 +40,11 @@ class ResolutionParameters(Document):
 class ResolutionDocument(Document):
     """The payload."""
 
-    schema_: Literal["binworks.resolution/1", "binworks.resolution/2"] = Field(alias="schema")
+    schema_: Literal["binworks.resolution/2"] = Field(alias="schema")
     eta_edges: list[float]
     data: ResolutionParameters
     mc: ResolutionParameters
-    covariance: list[list[float]] | None = None
+    covariance: list[list[float]]
 
 
 class Resolution(NamedTuple):
@@ -82,11 +80,9 @@ def load_covariance(corrections: CorrectionSet) -> Float64:
     Raises
     ------
     PayloadError
-        If the payload is wrong or has no covariance.
+        If the payload is wrong.
     """
     document, where = _read(corrections)
-    if document.covariance is None:
-        raise PayloadError("There is no covariance.", code="bad-payload", where=f"{where}: covariance")
     covariance = finite_array(document.covariance, (72, 72), f"{where}: covariance")
     check_covariance(covariance, f"{where}: covariance")
     return covariance
@@ -130,15 +126,3 @@ def extra_width(k: float, eta_bin: int, data: Any, simulation: Any) -> float:
 def smeared_k(k: float, extra: float, g: float) -> float:
     """Return k (1 + extra g) for a standard normal g, at least `LEAST_FACTOR` of k."""
     return float(k * max(1.0 + extra * g, LEAST_FACTOR))
-
-
-@kernel
-def scale_score(ratio: float, width: float) -> float:
-    """Return d ln p / d s for k -> k (1 + s), with p Gaussian in r = k_reco / k_gen about 1.
-
-    ``p_s(r) = p(r / (1 + s)) / (1 + s)``, so at s = 0 the derivative is ``-1 + r (r - 1) / width^2``. Its mean over p
-    is zero: a scale variation moves events, it does not make any.
-    """
-    pull = (ratio - 1.0) / width
-    pull = min(max(pull, -LARGEST_PULL), LARGEST_PULL)
-    return -1.0 + (1.0 + pull * width) * pull / width
