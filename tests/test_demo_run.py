@@ -195,7 +195,6 @@ def test_the_hidden_mass_is_found_within_three_sigma(tmp_path: Path, seed: int):
     code, out, err = _finished(_demo(tmp_path, "--events", 60_000, "--seed", seed, "--json"), timeout=280)
     assert code == 0, err
     report = json.loads(out)
-    assert (
-        abs(report["pull"]) < 3
-    )  # of three seeds one is beyond two in a seventh of the cases, and seed 1 is
+    # one of three seeds is beyond two in a seventh of all cases, and so is seed 1
+    assert abs(report["pull"]) < 3
     assert 100 < report["fit"]["uncertainty_mev"] < 300
