@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from binworks.corrections.sets import CorrectionSet
-from binworks.corrections.tables import load_table
+from binworks.corrections.tables import load_binned
 from binworks.tensors.errors import PayloadError
 from binworks.tensors.histogram import Float64
 from binworks.tensors.jit import kernel
@@ -33,11 +33,8 @@ def load(corrections: CorrectionSet) -> PixelHits:
     PayloadError
         If the payload is wrong, an input is not binned, or a ratio is below zero.
     """
-    table = load_table(corrections, NAME, INPUTS, {})
+    table = load_binned(corrections, NAME, INPUTS)
     where = f"{corrections.name}/{NAME}"
-    for name in INPUTS:
-        if isinstance(table.axes[name], tuple):
-            raise PayloadError(f"Input {name!r} must be binned.", code="wrong-axes", where=where)
     if (table.values < 0).any():
         raise PayloadError("A ratio is negative.", code="bad-payload", where=where)
     return PixelHits(table.axes["eta"], table.axes["hits"], table.values)

@@ -143,6 +143,11 @@ def load(folder: str | Path, digest: str | None = None) -> CorrectionSet:
     return CorrectionSet(folder, manifest, found)
 
 
+def holding(corrections: CorrectionSet | None, payload: str) -> CorrectionSet | None:
+    """Return the set if there is one and it has the payload."""
+    return corrections if corrections is not None and payload in corrections else None
+
+
 def write(folder: str | Path, name: str, payloads: Mapping[str, tuple[str, Any]]) -> CorrectionSet:
     """Write payloads and their manifest; return the set.
 

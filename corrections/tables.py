@@ -123,6 +123,23 @@ def load_table(
     return _compiled(document, evaluators[payload], inputs, first, keys or {}, where)
 
 
+def load_binned(corrections: CorrectionSet, payload: str, inputs: Sequence[str]) -> DenseTable:
+    """Compile the correction of the payload's name to a dense table whose inputs are all binned.
+
+    Raises
+    ------
+    PayloadError
+        As `load_table`, and if an input is a category.
+    """
+    table = load_table(corrections, payload, inputs, {})
+    for name in inputs:
+        if isinstance(table.axes[name], tuple):
+            raise PayloadError(
+                f"Input {name!r} must be binned.", code="wrong-axes", where=f"{corrections.name}/{payload}"
+            )
+    return table
+
+
 def load_tables(corrections: CorrectionSet, payload: str) -> dict[str, DenseTable]:
     """Compile every correction of a payload to a dense table, its inputs in the order of the document.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from binworks.corrections import cvh, momentum_scale, resolution
-from binworks.corrections.sets import CorrectionSet
+from binworks.corrections.sets import CorrectionSet, holding
 from binworks.processors.columns import Columns
 from binworks.tensors import random
 from binworks.tensors.axes import ETA_BINS, ETA_HIGH, ETA_LOW
@@ -45,9 +46,7 @@ def calibration(corrections: CorrectionSet | None, *, is_data: bool) -> Calibrat
     PayloadError
         If a payload is wrong.
     """
-
-    def held(name: str) -> CorrectionSet | None:
-        return corrections if corrections is not None and name in corrections else None
+    held = partial(holding, corrections)
 
     scale, widths, parameters = held("momentum_scale"), held("resolution"), held("cvh")
     return Calibration(

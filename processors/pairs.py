@@ -11,18 +11,17 @@ from binworks.processors.channel import Inputs
 from binworks.processors.generator import match_muons
 from binworks.processors.muons import NOT_FINITE, Muons, have_veto_electron, match_trigger, veto_muons
 from binworks.processors.selected import (
-    FILTERS,
     GENERATOR_MATCH,
     GOOD_MUONS,
     ISOLATED,
     NO_ELECTRON,
     ODD_KINEMATICS,
-    TRIGGER,
     TRIGGER_MATCH,
     VETO_MUONS,
     CutFlow,
     Selection,
     leg,
+    triggered,
 )
 from binworks.tensors.axes import MLL_HIGH, MLL_LOW, PT_LOW, Z_PT_HIGH
 from binworks.tensors.jit import kernel
@@ -41,11 +40,8 @@ def select_pair(given: Inputs, events: Array, flow: CutFlow, kept: Array | None)
         Charge of the muon that must fire the trigger and comes first; None: the positive one if it does, else the
         negative one.
     """
-    columns, muons = given.columns, given.muons
-    events = events[columns["trigger"][events] != 0]
-    flow.passed(TRIGGER, events)
-    events = events[columns["met_filters"][events] != 0]
-    flow.passed(FILTERS, events)
+    muons = given.muons
+    events = triggered(given.columns, events, flow)
     number, one, two = veto_muons(events, muons)
     flow.odd(ODD_KINEMATICS, events[number == NOT_FINITE])
     events, one, two = (array[number == 2] for array in (events, one, two))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from binworks.corrections import (
     theory,
     vertex,
 )
-from binworks.corrections.sets import CorrectionSet
+from binworks.corrections.sets import CorrectionSet, holding
 
 Array = NDArray[Any]
 
@@ -61,9 +62,7 @@ def compiled(
     PayloadError
         If a payload is wrong.
     """
-
-    def held(name: str) -> CorrectionSet | None:
-        return corrections if corrections is not None and name in corrections else None
+    held = partial(holding, corrections)
 
     def step(name: str) -> efficiency.Efficiency:
         found = held(f"efficiency_{name}")

@@ -121,6 +121,14 @@ def eta_bins(eta: Array) -> Array:
     return bins
 
 
+def triggered(columns: Columns, events: Array, flow: CutFlow) -> Array:
+    """Return the events that fired the trigger and passed the filters on missing momentum."""
+    for field, cut in (("trigger", TRIGGER), ("met_filters", FILTERS)):
+        events = events[columns[field][events] != 0]
+        flow.passed(cut, events)
+    return events
+
+
 @kernel
 def bin_eta(eta: Array, bins: Array) -> None:
     """Fill the bins of the 48."""

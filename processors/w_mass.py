@@ -18,17 +18,16 @@ from binworks.processors.missing import (
 from binworks.processors.muons import NOT_FINITE, have_veto_electron, match_trigger, veto_muons
 from binworks.processors.payloads import Corrections
 from binworks.processors.selected import (
-    FILTERS,
     GENERATOR_MATCH,
     GOOD_MUONS,
     NO_ELECTRON,
     ODD_KINEMATICS,
-    TRIGGER,
     TRIGGER_MATCH,
     VETO_MUONS,
     CutFlow,
     Selection,
     leg,
+    triggered,
 )
 from binworks.tensors.axes import (
     CHARGE_BINS,
@@ -62,10 +61,7 @@ class WMass(MuonChannel, boson="W"):
     def select(self, given: Inputs, events: Array, flow: CutFlow) -> Selection:
         """Return the events with one good muon that fired the trigger, and no other lepton."""
         columns, muons = given.columns, given.muons
-        events = events[columns["trigger"][events] != 0]
-        flow.passed(TRIGGER, events)
-        events = events[columns["met_filters"][events] != 0]
-        flow.passed(FILTERS, events)
+        events = triggered(columns, events, flow)
         number, first, _ = veto_muons(events, muons)
         flow.odd(ODD_KINEMATICS, events[number == NOT_FINITE])
         events, places = events[number == 1], first[number == 1]
