@@ -50,6 +50,7 @@ jobs = Table(
     Column("error", JSON),
     Column("traceback", Text),
     Column("story", JSON, nullable=False, default=list),
+    Column("retried_after", Integer, nullable=False, default=0),
     Column("created", Float, nullable=False),
     Column("started", Float),
     Column("finished", Float),
@@ -68,7 +69,9 @@ units = Table(
     Column("events", BigInteger, nullable=False),
     Column("turn", Float, nullable=False, default=0.0),
     Column("partial", String(64), nullable=False),
+    Column("base", String(64), nullable=False, default="", index=True),
     Column("state", String(20), nullable=False),
+    Column("splits", Integer, nullable=False, default=0),
     Column("attempts", Integer, nullable=False, default=0),
     Column("failures", Integer, nullable=False, default=0),
     Column("kills", Integer, nullable=False, default=0),
@@ -78,6 +81,7 @@ units = Table(
     Column("started", Float),
     Column("finished", Float),
     Column("seconds", Float),
+    Column("commit_seconds", Float),
     Column("reused", Boolean, nullable=False, default=False),
     Column("digest", String(64)),
     Column("entries", BigInteger),
@@ -111,6 +115,7 @@ merges = Table(
     Column("position", Integer, nullable=False),
     Column("partial", String(64), nullable=False),
     Column("digest", String(64), nullable=False),
+    Column("seconds", Float),
     UniqueConstraint("job", "dataset", "level", "position", name="a_node_is_merged_once"),
 )
 
@@ -127,7 +132,17 @@ generations = Table(
     Column("events", BigInteger, nullable=False),
     Column("units", Integer, nullable=False),
     Column("fraction", Float, nullable=False),
+    Column("bytes", BigInteger),
+    Column("seconds", Float),
     UniqueConstraint("job", "n", name="a_generation_is_written_once"),
+)
+
+pins = Table(
+    "pins",
+    metadata,
+    Column("job", ForeignKey("jobs.id"), primary_key=True),
+    Column("n", Integer, primary_key=True),
+    Column("until", Float, nullable=False),
 )
 
 job_events = Table(

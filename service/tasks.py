@@ -66,14 +66,35 @@ class IndexFile:
 
 @dataclass(frozen=True)
 class FillUnit:
-    """Fill the pieces of a unit and store the partial under its name."""
+    """Fill the pieces of a unit and store the partial under its name.
+
+    Parameters
+    ----------
+    store : str
+        Address.
+    recipe : Recipe
+        What to compute.
+    dataset : str
+        As JSON, with the files of the pieces alone.
+    pieces : tuple of Piece
+        All of the unit.
+    partial : str
+        Name.
+    lent : str or None
+        Name of a partial of the same events with other variation groups; what it has is not filled again.
+    splits, step : int
+        The unit is filled in ``2**splits`` steps, one after the other; each but the last stores what it has so far, and the
+        next goes on from there. A processor that adds event by event gives the same bits as in one step.
+    """
 
     store: str
     recipe: Recipe
     dataset: str
-    """As JSON, with the files of the pieces alone."""
     pieces: tuple[Piece, ...]
     partial: str
+    lent: str | None = None
+    splits: int = 0
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -116,6 +137,8 @@ class Receipt:
         Of the worker's time.
     reused : bool
         Whether it was there already.
+    commit : float
+        Those of the seconds that went into storing it.
     """
 
     digest: str
@@ -123,6 +146,7 @@ class Receipt:
     nbytes: int
     seconds: float
     reused: bool
+    commit: float = 0.0
 
 
 @dataclass(frozen=True)
