@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import itertools
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from service_toys import Running, registered, serial, write_all
+from driver_bench import Bench, benches
+from service_toys import registered, serial, write_all
 
 from binworks.processors.dataset import Dataset
-from binworks.service import conduct, rim, worker
+from binworks.service import conduct, rim
 from binworks.service.cluster import LostError
-from binworks.service.database import Database
-from binworks.service.driver import Driver
-from binworks.service.jobs import Jobs
 from binworks.service.lease import LeaseLostError
 from binworks.service.ledger import Ledger
-from binworks.service.model import JobState, JobView, UnitState
+from binworks.service.model import JobState, UnitState
 from binworks.service.retry import Kind
-from binworks.service.rim import Rim
-from binworks.service.settings import Settings
 from binworks.service.store import Store
-from binworks.service.tasks import Failure, FillUnit, Outcome, Task
+from binworks.service.tasks import Failure, FillUnit, Task
 from binworks.tensors.errors import TransientError
 
 FILES, EVENTS = 4, 3500
@@ -40,81 +35,11 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-class HereCluster:
-    """Runs tasks in threads of this process; ``mischief`` may raise or return a failure instead."""
-
-    def __init__(self, mischief: Callable[[Task], Failure | None] = lambda _: None) -> None:
-        self.threads = 3
-        self.mischief = mischief
-        self.seen: list[Task] = []
-        self.keys: set[tuple[str, ...]] = set()
-
-    @contextlib.asynccontextmanager
-    async def connected(self) -> AsyncIterator[HereCluster]:
-        yield self
-
-    async def run(
-        self, task: Task, key: tuple[str, ...], *, seconds: float, priority: float = 0.0
-    ) -> tuple[Outcome, str]:
-        assert seconds > 0
-        assert len(set(key)) == len(key) or key[0] == "merge"
-        self.seen.append(task)
-        await asyncio.sleep(0)
-        return self.mischief(task) or await asyncio.to_thread(worker.run, task), "here"
-
-
-class Bench:
-    """A driver on a bench: everything of it is real but the cluster."""
-
-    def __init__(self, folder: Path, cluster: HereCluster, store: Store | None = None) -> None:
-        self.settings = Settings(
-            home=folder,
-            data_roots=(str(folder),),
-            unit_events=1000,
-            backoff_seconds=0.01,
-            snapshot_seconds=0.2,
-        )
-        self.database = Database(self.settings.database_url)
-        self.database.create_tables()
-        self.ledger = Ledger(self.database)
-        store = store or Store.open(self.settings.store_url)
-        self.rim = Rim(self.settings, self.ledger, store, cluster, time.time)  # type: ignore[arg-type]
-        self.running = Running(None, self.settings, Jobs(self.database))  # type: ignore[arg-type]
-
-    def drive(
-        self, *jobs: str, meanwhile: Callable[[], Any] = lambda: None, seconds: float = 30.0
-    ) -> list[JobView]:
-        """Run the driver until the jobs are finished."""
-
-        async def run() -> None:
-            driver = asyncio.create_task(Driver(self.rim).run())
-            end = time.monotonic() + seconds
-            while not driver.done() and not all(self.running.jobs.get(job).state.finished for job in jobs):
-                assert time.monotonic() < end, [self.running.jobs.get(job) for job in jobs]
-                meanwhile()
-                await asyncio.sleep(0.02)
-            driver.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await driver
-            self.ledger.renew(0.0)
-
-        asyncio.run(run())
-        return [self.running.jobs.get(job) for job in jobs]
-
-
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
     monkeypatch.setattr(rim, "TICK_SECONDS", 0.01)
-    made: list[Bench] = []
-
-    def one(*mischief: Callable[[Task], Failure | None], store: Store | None = None) -> Bench:
-        made.append(Bench(tmp_path, HereCluster(*mischief), store))
-        return made[-1]
-
-    yield one
-    for bench in made:
-        bench.rim.thread.shutdown()
-        bench.database.close()
+    with benches(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture
