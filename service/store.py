@@ -16,12 +16,13 @@ import math
 import os
 import re
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -133,22 +134,79 @@ class Store:
             _sync_folders(target.parent, self.root)
         return True
 
+    def read_bytes(self, key: str, start: int | None = None, stop: int | None = None) -> bytes:
+        """Return the bytes of a stored file, or those from ``start`` to before ``stop``; fewer at its end.
+
+        Raises
+        ------
+        RequestError
+            Code ``no-such-key``.
+        """
+        with self._opened(key) as file:
+            begin = start or 0
+            end = os.fstat(file.fileno()).st_size if stop is None else stop
+            return os.pread(file.fileno(), max(end - begin, 0), begin)
+
+    def size(self, key: str) -> int:
+        """Return the number of bytes of a stored file.
+
+        Raises
+        ------
+        RequestError
+            Code ``no-such-key``.
+        """
+        with self._opened(key) as file:
+            return os.fstat(file.fileno()).st_size
+
+    def children(self, prefix: str) -> list[str]:
+        """Return the names directly below a key, sorted; none if nothing is there."""
+        try:
+            names = [path.name for path in self.key_path(prefix).iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(name for name in names if _PART.fullmatch(name))
+
+    def nbytes(self, prefix: str) -> int:
+        """Return the bytes of all that is stored below a key, itself included; 0 if nothing is there."""
+        path, total = self.key_path(prefix), 0
+        with suppress(FileNotFoundError):
+            if path.is_file():
+                return path.stat().st_size
+        for folder, _, names in os.walk(path):
+            for name in names:
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    total += Path(folder, name).stat().st_size
+        return total
+
+    def modified(self, prefix: str) -> float | None:
+        """Return when a group or document was written, in seconds since 1970; None if it is not there."""
+        path = self.key_path(prefix)
+        for document in (path / "zarr.json", path):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                found = document.stat()
+                return found.st_mtime if stat.S_ISREG(found.st_mode) else None
+        return None
+
     def remove(self, key: str) -> None:
-        """Remove a group that was never published."""
-        shutil.rmtree(self.key_path(key), ignore_errors=True)
+        """Remove a group or document, if it is there; readers see it whole until they see it no more."""
+        target = self.root / "tmp" / f"removed-{uuid.uuid4().hex}"
+        with suppress(FileNotFoundError, NotADirectoryError):
+            self.key_path(key).rename(target)
+            _discard(target)
 
     def put_aside(self, key: str) -> None:
         """Move a damaged group out of the way; someone may want to look at it, for a day."""
+        target = self.root / "tmp" / f"damaged-{uuid.uuid4().hex}"
         with suppress(FileNotFoundError):  # a twin was faster
-            self.key_path(key).rename(self.root / "tmp" / f"damaged-{uuid.uuid4().hex}")
+            self.key_path(key).rename(target)
+            os.utime(target)  # the day begins now
 
     def remove_stale_drafts(self) -> None:
         """Remove what crashed writers left behind long ago."""
         for draft in (self.root / "tmp").iterdir():
             with suppress(FileNotFoundError, IsADirectoryError):  # its writer lives after all
                 if time.time() - draft.stat().st_mtime > STALE_SECONDS:
-                    shutil.rmtree(draft, ignore_errors=True)
-                    draft.unlink(missing_ok=True)
+                    _discard(draft)
 
     # accumulators
 
@@ -276,6 +334,15 @@ class Store:
         _sync_folders(root, self.root)
 
     @contextmanager
+    def _opened(self, key: str) -> Iterator[BinaryIO]:
+        try:
+            file = self.key_path(key).open("rb", buffering=0)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise RequestError("Nothing is stored under this key.", code="no-such-key", where=key) from None
+        with file:
+            yield file
+
+    @contextmanager
     def _new_group(self, prefix: str, attributes: Mapping[str, Any]) -> Iterator[zarr.Group]:
         """Give a group to fill; at the end it appears under its key, synced, unless the key is taken."""
         target = self.key_path(prefix)
@@ -303,8 +370,7 @@ class Store:
                 where=key,
             ) from error
         finally:
-            shutil.rmtree(draft, ignore_errors=True)
-            draft.unlink(missing_ok=True)
+            _discard(draft)
 
 
 def digest_of(accumulator: Accumulator) -> str:
@@ -396,6 +462,13 @@ def _read_histogram(group: Any) -> Histogram:
     described = group.attrs["uhi"]
     variances = np.asarray(group["variances"][...]) if "variances" in described["storage"] else None
     return Histogram.from_uhi(described, np.asarray(group["values"][...]), variances)
+
+
+def _discard(path: Path) -> None:
+    """Remove a file or a folder, whatever happens to it meanwhile."""
+    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        path.unlink()
 
 
 def _sync(path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import time
 import warnings
 from pathlib import Path
 
@@ -120,8 +122,64 @@ def test_keys_cannot_leave_the_store(local: Store, key: str) -> None:
     assert caught.value.code == "bad-key"
 
 
+def test_what_lies_below_a_key_is_listed_and_weighed(local: Store) -> None:
+    assert local.children("jobs") == []
+    assert local.nbytes("jobs") == 0
+    local.create_json(layout.manifest("b", 1), {})
+    local.write_accumulator(layout.dataset("a", 1, "W"), sums())
+    assert local.children("jobs") == ["a", "b"]
+    assert local.children(layout.dataset("a", 1, "W")) == ["nominal", "pdf", "zarr.json"]
+    assert local.children(layout.manifest("b", 1)) == []
+    files = [path for path in local.key_path("jobs/a").rglob("*") if path.is_file()]
+    assert local.nbytes("jobs/a") == sum(path.stat().st_size for path in files)
+    assert local.nbytes(layout.manifest("b", 1)) == local.size(layout.manifest("b", 1)) == 3
+
+
+def test_a_group_says_when_it_was_written(local: Store) -> None:
+    begin = time.time()
+    local.write_accumulator(layout.partial(NAME), sums())
+    written = local.modified(layout.partial(NAME))
+    assert written is not None
+    assert begin - 2 < written < time.time() + 2
+    assert local.modified("partials") is None
+    assert local.modified(layout.partial("cd" * 32)) is None
+
+
+def test_what_is_removed_is_gone_and_can_be_written_again(local: Store) -> None:
+    key = layout.partial(NAME)
+    digest = local.write_accumulator(key, sums())
+    local.create_json(layout.manifest("j", 1), {})
+    for victim in (key, layout.manifest("j", 1), key):
+        local.remove(victim)
+        assert not local.exists(victim)
+    assert local.nbytes("partials") == 0
+    assert not any((local.root / "tmp").iterdir())
+    assert local.write_accumulator(key, sums()) == digest
+
+
+@pytest.mark.parametrize(("start", "stop"), [(None, None), (1, 3), (None, 2), (2, None), (2, 99), (99, None)])
+def test_stored_bytes_come_whole_or_in_part(local: Store, start: int | None, stop: int | None) -> None:
+    local.create_json("jobs/j/x.json", [1, 2])
+    content = local.key_path("jobs/j/x.json").read_bytes()
+    assert local.read_bytes("jobs/j/x.json", start, stop) == content[start:stop]
+    assert local.size("jobs/j/x.json") == len(content)
+
+
+def test_what_is_put_aside_is_kept_for_a_day(local: Store) -> None:
+    local.write_accumulator(layout.partial(NAME), sums())
+    os.utime(local.key_path(layout.partial(NAME)), (0, 0))
+    local.put_aside(layout.partial(NAME))
+    local.put_aside(layout.partial(NAME))
+    local.remove_stale_drafts()
+    (aside,) = (local.root / "tmp").iterdir()
+    os.utime(aside, (0, 0))
+    local.remove_stale_drafts()
+    assert not any((local.root / "tmp").iterdir())
+
+
 def test_what_is_not_there_is_said_so(local: Store) -> None:
-    for read in (local.read_json, local.group, local.read_accumulator, local.attributes):
+    reads = (local.read_json, local.group, local.read_accumulator, local.attributes)
+    for read in (*reads, local.read_bytes, local.size):
         with pytest.raises(RequestError) as caught:
             read("jobs/none/m/1.json")
         assert caught.value.code == "no-such-key"
