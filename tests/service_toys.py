@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import sys
 import time
@@ -46,21 +47,29 @@ UNIT_EVENTS = 1000
 
 class ToyOptions(Options):
     pause: float = 0.0
+    jitter: float = 0.0
     poison: int = -1
     fault: int = -1
     hang: int = -1
     lose: int = -1
     tag: str = ""
+    journal: str = ""
+    third: str = ""
 
 
 class Toy(CompiledProcessor):
-    """Sums weights whose total depends on the order of the additions; pauses, dies or fails on request."""
+    """Sums weights whose total depends on the order of the additions; pauses, dies or fails on request.
+
+    With ``journal``, a file, each fill writes a line when it begins and one when it ends. With ``third``, a folder,
+    every worker dies at its third fill, unless another one died at the same events before.
+    """
 
     name: ClassVar[str] = "toy"
     summary: ClassVar[str] = "Sums x."
     version: ClassVar[int] = 1
     Options: ClassVar[type[Options]] = ToyOptions
     systematics_known: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    begun: ClassVar[int] = 0
     options: ToyOptions
 
     def fields(self, dataset: Dataset) -> tuple[Field, ...]:
@@ -73,7 +82,10 @@ class Toy(CompiledProcessor):
 
     def fill(self, columns: Columns, dataset: Dataset, accumulator: Accumulator) -> None:
         options = self.options
-        time.sleep(options.pause)
+        first = int(columns["event"][0]) if columns.size else -1
+        self._note("begin", first)
+        self._count(first)
+        time.sleep(options.pause + options.jitter * random.random())
         if options.poison in columns["event"]:
             os.kill(os.getpid(), signal.SIGKILL)
         if options.fault in columns["event"]:
@@ -90,6 +102,22 @@ class Toy(CompiledProcessor):
         accumulator.counts["entries"] += columns.size - (options.lose in columns["event"])
         accumulator.counts["selected"] += columns.size
         accumulator.counts["sum_sign"] += columns.size
+        self._note("end", first)
+
+    def _note(self, what: str, first: int) -> None:
+        if self.options.journal:
+            line = f"{what} {first} {time.time():.4f} {os.getpid()}\n"
+            handle = os.open(self.options.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            os.write(handle, line.encode())  # one write: lines of several workers do not mix
+            os.close(handle)
+
+    def _count(self, first: int) -> None:
+        Toy.begun += 1
+        if self.options.third and Toy.begun == 3:
+            mark = Path(self.options.third, str(first))
+            if not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
 
     def expansions(self) -> list[Expansion]:
         return []
@@ -205,7 +233,9 @@ def service(home: Path, *, workers: int, **settings: Any) -> Iterator[Running]:
 def serial(folder: Path, dataset: Dataset, resolved: ResolvedJob) -> str:
     """Return the digest of a data set's sums, made in this process, unit after unit, without service or cluster."""
     store = Store.open(str(folder))
-    patient = {"pause": 0.0} if "pause" in resolved.options else {}
+    patient: dict[str, Any] = (
+        {"pause": 0.0, "jitter": 0.0, "journal": ""} if "pause" in resolved.options else {}
+    )
     recipe = recipe_of(resolved, **patient)
     facts = [worker.run(IndexFile(path)) for path in dataset.files]
     assert all(isinstance(found, FileFacts) for found in facts), facts
