@@ -3,6 +3,9 @@
 Everything here may fail at any moment and nothing is kept here: the ledger knows what is done. When the
 scheduler is gone, what was under way is `LostError`, and the cluster connects again for as long as it
 lives.
+
+Units go on being filled when the driver ends: its successor asks for them under the same keys. So what nobody
+wants any more must be called off by name.
 """
 
 from __future__ import annotations
@@ -12,23 +15,31 @@ import contextlib
 import logging
 import time
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from distributed import Client, get_worker
+from distributed import Client, Future, fire_and_forget, get_worker
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
 from binworks.service.retry import Kind
-from binworks.service.tasks import AbandonedError, Failure, Outcome, Task
+from binworks.service.tasks import AbandonedError, Failure, FillUnit, Outcome, Task
 
 TOPIC = "binworks"
 CONNECT_SECONDS = 5.0
 HEARTBEAT_SECONDS = 1.0
+TICK_SECONDS = 0.1
 SILENCE_SECONDS = 20.0
 RESTART_SECONDS = 30.0
+STOP_SECONDS = 3.0
+"""A worker that does not stop what was called off is restarted after this."""
 CANCELLED_ON_WORKER = ("cancelled", "resumed")
+
+Key = tuple[str, ...]
+"""Name of a task on the cluster: its kind first, a token that is never used for another task last."""
+Answer = tuple[Outcome, str]
+"""An outcome, and the address of its worker."""
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +73,7 @@ class Cluster:
         self._client: Client | None = None
         self._lost: asyncio.Future[None] | None = None
         self._begun: dict[str, tuple[str, float]] = {}
+        """Worker and begin of what runs, by token."""
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Cluster]:
@@ -75,16 +87,18 @@ class Cluster:
                 await keeper
 
     async def run(
-        self, task: Task, key: tuple[str, ...], *, seconds: float, priority: float = 0.0
+        self, task: Task, key: Key, *, seconds: float, priority: float = 0.0
     ) -> tuple[Outcome, str | None]:
         """Do a task on some worker; return the outcome, and the worker's address.
+
+        If a task of this key is under way already, that one is waited for.
 
         Parameters
         ----------
         task : Task
             Small.
         key : tuple of str
-            Kind of task first, a token that is never used again last.
+            Of this task alone.
         seconds : float
             After this time of running it is given up and its worker is restarted.
         priority : float
@@ -99,58 +113,91 @@ class Cluster:
         if client is None or lost is None:
             raise LostError(with_worker=False)
         future = client.submit(execute, task, key[-1], key=key, priority=priority, retries=0, pure=False)
+        if isinstance(task, FillUnit):
+            fire_and_forget(future)
         result = asyncio.create_task(_result(future))
         try:
-            outcome = await self._wait(result, lost, key[-1], seconds)
-            return outcome, self._begun.get(key[-1], (None, 0.0))[0]
+            return await self._wait(result, lost, key, seconds)
         finally:
             # not cancelled: futures gathered together share one request, and would all be cancelled with it
             result.add_done_callback(_retrieve)
             future.release()
-            self._begun.pop(key[-1], None)
+            if result.done():
+                self._begun.pop(key[-1], None)
+
+    async def call_off(self, keys: Sequence[Key]) -> None:
+        """Stop tasks that nobody wants any more; a worker that does not listen is restarted.
+
+        Parameters
+        ----------
+        keys : sequence of tuple of str
+            Those that are not known, or done, do not matter.
+        """
+        client = self._client
+        if client is None or not keys:
+            return
+        log.info("calling off %d tasks", len(keys))
+        await client.cancel([Future(key, client) for key in keys], force=True)
+        end = time.monotonic() + STOP_SECONDS
+        deaf = {key[-1] for key in keys}
+        while deaf := {token for token in deaf if token in self._begun}:
+            if time.monotonic() > end:
+                await self._restart({self._begun.pop(token)[0] for token in deaf})
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def _restart(self, workers: Sequence[str] | set[str]) -> None:
+        """Restart workers: a thread cannot be stopped otherwise."""
+        if self._client is not None:
+            with contextlib.suppress(OSError, TimeoutError):
+                await self._client.restart_workers(
+                    list(workers), timeout=RESTART_SECONDS, raise_for_error=False
+                )
 
     async def _wait(
-        self, result: asyncio.Task[Outcome], lost: asyncio.Future[None], token: str, seconds: float
-    ) -> Outcome:
+        self, result: asyncio.Task[Answer], lost: asyncio.Future[None], key: Key, seconds: float
+    ) -> tuple[Outcome, str | None]:
+        token = key[-1]
         events: set[asyncio.Future[Any]] = {result, lost}
         while not result.done():
             await asyncio.wait(events, timeout=HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if lost.done():
                 raise LostError(with_worker=False)
             if token in self._begun and time.monotonic() - self._begun[token][1] > seconds:
-                return await self._give_up(token, seconds)
+                return await self._give_up(key, seconds)
         error = None if result.cancelled() else result.exception()
         if error is None and not result.cancelled():
             return result.result()
         if isinstance(error, KilledWorker):
             if token not in self._begun:
                 raise LostError(with_worker=True)
-            return _killed(error)
+            return _killed(error), error.last_worker.address
         if error is None or isinstance(error, FutureCancelledError | OSError | TimeoutError | AbandonedError):
             raise LostError(with_worker=False)
-        return Failure(
+        broken = Failure(
             Kind.CODE,
             "worker-broken",
             f"{type(error).__name__}: {error}",
             hint="Workers must have the same version of binworks and its libraries as the service.",
             traceback="".join(traceback.format_exception(error)),
         )
+        return broken, None
 
-    async def _give_up(self, token: str, seconds: float) -> Failure:
-        """Restart a worker that hangs: a thread cannot be stopped otherwise."""
-        address = self._begun[token][0]
+    async def _give_up(self, key: Key, seconds: float) -> Answer:
+        """Restart a worker that hangs."""
+        address = self._begun[key[-1]][0]
         log.warning(
             "a task ran for more than %.0f s, its worker is restarted", seconds, extra={"worker": address}
         )
         if self._client is not None:
-            with contextlib.suppress(OSError, TimeoutError):
-                await self._client.restart_workers([address], timeout=RESTART_SECONDS, raise_for_error=False)
-        return Failure(
-            Kind.TRANSIENT,
+            await self._client.cancel([Future(key, self._client)], force=True)
+        await self._restart([address])
+        late = Failure(
+            Kind.RESOURCE,
             "timed-out",
             f"It ran for more than {seconds:.0f} s on {address}.",
             hint="A file server may hang, or the unit is too large: see unit_timeout and unit_events.",
         )
+        return late, address
 
     async def _keep(self) -> None:
         while True:
@@ -165,7 +212,10 @@ class Cluster:
 
     async def _watch(self, client: Client) -> None:
         """Look after a connection until it breaks."""
-        client.subscribe_topic(TOPIC, self._note_begun)
+        self._begun.clear()
+        client.subscribe_topic(TOPIC, self._note)
+        for event in await client.get_events(TOPIC):  # of tasks that began before this driver did
+            await self._note(event)
         self._lost = asyncio.get_running_loop().create_future()
         self._client = client
         log.info("connected to %s", self.address)
@@ -181,17 +231,21 @@ class Cluster:
             self._client = None
             self._lost.set_result(None)
 
-    async def _note_begun(self, event: tuple[float, dict[str, Any]]) -> None:
-        _, message = event
-        self._begun[message["token"]] = (message["worker"], time.monotonic())
+    async def _note(self, event: tuple[float, dict[str, Any]]) -> None:
+        moment, message = event
+        if message["ended"]:
+            self._begun.pop(message["token"], None)
+        else:
+            began = time.monotonic() - max(0.0, time.time() - moment)
+            self._begun[message["token"]] = (message["worker"], began)
 
 
-async def _result(future: Any) -> Outcome:
-    outcome: Outcome = await future
-    return outcome
+async def _result(future: Any) -> Answer:
+    answer: Answer = await future
+    return answer
 
 
-def _retrieve(result: asyncio.Task[Outcome]) -> None:
+def _retrieve(result: asyncio.Task[Answer]) -> None:
     if not result.cancelled():
         result.exception()
 
@@ -205,17 +259,21 @@ def _killed(error: KilledWorker) -> Failure:
     )
 
 
-def execute(task: Task, token: str) -> Outcome:
+def execute(task: Task, token: str) -> Answer:
     """Do a task, on a worker; stop when nobody wants it any more."""
     from binworks.service.worker import run  # numba, uproot and coffea: on workers only
 
     worker = get_worker()
     key = worker.get_current_task()
-    worker.log_event(TOPIC, {"token": token, "worker": worker.address})
+    about = {"token": token, "worker": worker.address}
 
     def progress(_events: int) -> None:
         state = worker.state.tasks.get(key)
         if state is None or state.state in CANCELLED_ON_WORKER:
             raise AbandonedError
 
-    return run(task, progress)
+    worker.log_event(TOPIC, {**about, "ended": False})
+    try:
+        return run(task, progress), worker.address
+    finally:
+        worker.log_event(TOPIC, {**about, "ended": True})

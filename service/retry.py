@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 POISON_KILLS = 3
+MOST_SPLITS = 5
 MAX_BACKOFF_SECONDS = 300.0
 
 
@@ -13,7 +14,11 @@ class Kind(StrEnum):
     """What sort of failure."""
 
     TRANSIENT = "transient"
-    """It may work next time: a server, a disk, a time-out."""
+    """It may work next time: a server, a disk."""
+    RESOURCE = "resource"
+    """It needs more memory or time than a worker gives: it may work in smaller steps."""
+    FULL = "full"
+    """The store has no space: nothing can be done but wait for it."""
     INPUT = "input"
     """The input is at fault, and will be next time."""
     CODE = "code"
@@ -43,9 +48,10 @@ class Policy:
 
 @dataclass(frozen=True)
 class Again:
-    """Try again at a time, in seconds since 1970."""
+    """Try again at a time, in seconds since 1970; in smaller steps, if so decided."""
 
     at: float
+    smaller: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,9 @@ class Fail:
 Decision = Again | Leave | Fail
 
 
-def decide(kind: Kind, failures: int, kills: int, policy: Policy, now: float) -> Decision:
+def decide(
+    kind: Kind, failures: int, kills: int, policy: Policy, now: float, splits: int = MOST_SPLITS
+) -> Decision:
     """Return what to do after a failure.
 
     Parameters
@@ -74,17 +82,25 @@ def decide(kind: Kind, failures: int, kills: int, policy: Policy, now: float) ->
         The job's.
     now : float
         Seconds since 1970.
+    splits : int
+        How often the unit's steps were halved; default: what cannot be done in smaller steps.
     """
     give_up = Leave() if policy.skip else Fail()
+    later = now + min(policy.backoff * 2.0 ** min(failures, 32), MAX_BACKOFF_SECONDS)
+    splittable = splits < MOST_SPLITS
     if kind == Kind.CODE:
         return Fail()
-    if kind == Kind.INPUT:
-        return give_up
-    if kind == Kind.KILLED and kills + 1 >= POISON_KILLS:
-        return give_up
-    if kind == Kind.TRANSIENT and failures - kills >= policy.retries:
-        return give_up
-    return Again(now + min(policy.backoff * 2.0**failures, MAX_BACKOFF_SECONDS))
+    if kind == Kind.FULL:
+        return Again(later)
+    if kind == Kind.KILLED and kills + 1 < POISON_KILLS:
+        return Again(
+            later, smaller=splittable
+        )  # the kernel kills who takes too much memory, and says nothing
+    if kind == Kind.RESOURCE and splittable:
+        return Again(later, smaller=True)
+    if kind == Kind.TRANSIENT and failures - kills < policy.retries:
+        return Again(later)
+    return give_up
 
 
 def lost_fraction(lost_events: int, events: int, unreadable: int, readable: int) -> float:

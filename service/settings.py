@@ -35,6 +35,11 @@ class Settings(BaseModel):
         default=(),
         description="Folders and root:// prefixes where jobs may read; those of the catalogues are added.",
     )
+    replicas: tuple[tuple[str, ...], ...] = Field(
+        default=(),
+        description="Groups of prefixes (folders or root:// sites) that hold the same files; a file that cannot be "
+        "read at one is looked for at the next.",
+    )
     scheduler: str = Field(default="tcp://127.0.0.1:8786", description="Address of the Dask scheduler.")
     dashboard: str | None = Field(default=None, description="Address of the Dask dashboard, for people.")
     host: str = Field(default="127.0.0.1", description="Address on which the REST service listens.")
