@@ -5,13 +5,18 @@ of a node is the sum of those of its children that have a value, from left to ri
 root depends on nothing but which units are in it: not on workers, order, retries, or earlier snapshots.
 
 A node is *settled* when nothing below it can change any more: each unit is done or left out for ever. A
-settled node is summed once, stored, and used by all later sums.
+settled node is summed once, stored, and used by all later sums. Only a stored partial that is found damaged
+makes nodes unsettled again: its unit and all above it.
+
+Each node knows how many of its children are settled, so that a unit costs one step a level, not a look at all.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 FAN_IN = 8
 
@@ -35,7 +40,7 @@ class Tree:
     leaves : int
         Units of the data set.
     stored : dict
-        Names of stored sums by node.
+        Names of stored sums by node. Whoever stores one adds it here; `unsettle_leaf` takes them out.
     empty : set
         Settled nodes without a value: all their units are left out.
     """
@@ -43,6 +48,13 @@ class Tree:
     leaves: int
     stored: dict[Node, str] = field(default_factory=dict)
     empty: set[Node] = field(default_factory=set)
+    _news: list[Node] = field(init=False, repr=False)
+    _seen: int = field(default=0, init=False, repr=False)
+    _settled: Counter[Node] = field(default_factory=Counter, init=False, repr=False)
+    _whole: set[Node] = field(default_factory=set, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._news = list(self.empty)  # settled without a value, and not counted yet
 
     @property
     def root(self) -> Node:
@@ -69,29 +81,76 @@ class Tree:
 
     def settle_leaf(self, position: int, name: str | None) -> None:
         """Note that a unit is done, or (without a name) left out."""
-        if name is None:
-            self.empty.add((0, position))
-        else:
-            self.stored[0, position] = name
+        leaf = (0, position)
+        if name is not None:
+            self.stored[leaf] = name
+        elif not self.settled(leaf):
+            self.empty.add(leaf)
+            self._news.append(leaf)
+
+    def unsettle_leaf(self, position: int) -> list[Node]:
+        """Note that a unit is to be filled again, and return the sums above it that do not count any more.
+
+        Parameters
+        ----------
+        position : int
+            Of the unit.
+
+        Returns
+        -------
+        list of Node
+            From the lowest to the root; among them such as bore the name of the only child with a value.
+        """
+        self._count()
+        dropped = []
+        for node in self._path(position):
+            if not self.settled(node):
+                self._whole.discard(node)
+                continue
+            if node in self.stored:
+                del self.stored[node]
+                self._seen -= 1
+                dropped.append(node)
+            self.empty.discard(node)
+            self._settled[_above(node)] -= 1
+        return [node for node in dropped if node[0]]
 
     def ready(self) -> Iterator[tuple[Node, tuple[str, ...]]]:
         """Give the nodes that can be summed and stored now, each with the names of its children.
 
         Nodes with one child that has a value, or none, need no sum; they are settled on the way.
         """
-        for level in range(1, self.root[0] + 1):
-            for position in range(self.width(level)):
-                node = (level, position)
-                below = self.children(node)
-                if self.settled(node) or not all(self.settled(child) for child in below):
-                    continue
-                names = tuple(self.stored[child] for child in below if child in self.stored)
-                if not names:
-                    self.empty.add(node)
-                elif len(names) == 1:
-                    self.stored[node] = names[0]
-                else:
-                    yield node, names
+        self._count()
+        for node in sorted(self._whole):
+            yield node, self._names(node)
+
+    def _count(self) -> None:
+        """Count what was settled since the last time; settle what needs no sum."""
+        while news := [*self._news, *islice(reversed(self.stored), len(self.stored) - self._seen)]:
+            self._news, self._seen = [], len(self.stored)
+            for node in news:
+                self._whole.discard(node)
+                self._count_child(_above(node))
+
+    def _count_child(self, node: Node) -> None:
+        self._settled[node] += 1
+        if node[0] > self.root[0] or self.settled(node) or self._settled[node] < len(self.children(node)):
+            return
+        names = self._names(node)
+        if not names:
+            self.empty.add(node)
+            self._news.append(node)
+        elif len(names) == 1:
+            self.stored[node] = names[0]
+        else:
+            self._whole.add(node)
+
+    def _names(self, node: Node) -> tuple[str, ...]:
+        return tuple(self.stored[child] for child in self.children(node) if child in self.stored)
+
+    def _path(self, position: int) -> Iterator[Node]:
+        """Give a leaf and all above it."""
+        return ((level, position // FAN_IN**level) for level in range(self.root[0] + 1))
 
     def value(self, node: Node | None = None) -> str | Sum | None:
         """Return how to get the value of a node (default: the root) from what is stored; None if none."""
@@ -111,3 +170,8 @@ def names_in(value: str | Sum | None) -> Sequence[str]:
     if isinstance(value, str):
         return [value]
     return [name for child in value.children for name in names_in(child)]
+
+
+def _above(node: Node) -> Node:
+    level, position = node
+    return (level + 1, position // FAN_IN)
