@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-EXTRAS := batch,dev,notebook,rabbit,samples,xrootd
+EXTRAS := batch,dev,notebook,postgres,rabbit,samples,xrootd
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 

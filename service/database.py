@@ -1,7 +1,8 @@
 """The tables of the job database, and how it is opened.
 
-SQLite by default: write-ahead log, every write transaction BEGIN IMMEDIATE, each commit on the disk before it
-returns. Any other database by its SQLAlchemy address.
+SQLite by default, PostgreSQL by its address. On both, write transactions are one at a time, a reader sees one
+consistent state, each commit is on the disk before it returns, and a database that does not answer gives
+`sqlalchemy.exc.OperationalError`: it may work next time.
 """
 
 from __future__ import annotations
@@ -24,11 +25,35 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
     create_engine,
     event,
+    inspect,
+    literal,
+    make_url,
 )
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import URL, Connection, Dialect, ExceptionContext
+from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.schema import CreateColumn
+
+from binworks.tensors.errors import RequestError
+
+
+class Prose(TypeDecorator[str]):
+    """Text for people; what no database takes, as a broken file may bring it into a message, is replaced."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Return what is stored."""
+        return (
+            None
+            if value is None
+            else value.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+        )
+
 
 metadata = MetaData()
 _Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up in INTEGER columns only
@@ -39,7 +64,7 @@ jobs = Table(
     Column("id", String(40), primary_key=True),
     Column("owner", String(200), nullable=False),
     Column("state", String(20), nullable=False, index=True),
-    Column("note", Text),
+    Column("note", Prose),
     Column("request", JSON, nullable=False),
     Column("resolved", JSON, nullable=False),
     Column("priority", Integer, nullable=False),
@@ -48,7 +73,7 @@ jobs = Table(
     Column("planned", Boolean, nullable=False, default=False),
     Column("unreadable", JSON, nullable=False, default=list),
     Column("error", JSON),
-    Column("traceback", Text),
+    Column("traceback", Prose),
     Column("story", JSON, nullable=False, default=list),
     Column("retried_after", Integer, nullable=False, default=0),
     Column("created", Float, nullable=False),
@@ -89,7 +114,7 @@ units = Table(
     Column("sum_sign", BigInteger),
     Column("counts", JSON),
     Column("error", JSON),
-    Column("traceback", Text),
+    Column("traceback", Prose),
     UniqueConstraint("job", "unit", name="a_unit_counts_once"),
     Index("units_by_state", "job", "state"),
 )
@@ -176,7 +201,24 @@ lease = Table(
     Column("expires", Float, nullable=False),
 )
 
-BUSY_SECONDS = 20.0
+BUSY_SECONDS = 20
+"""How long to wait for the write lock, or for a server's answer."""
+CONNECTIONS = 40
+"""As many as the API has threads."""
+_WRITE_LOCK = int.from_bytes(b"binworks", "big")
+_SERVER_SETTINGS = {
+    "lock_timeout": f"{BUSY_SECONDS}s",
+    "idle_in_transaction_session_timeout": f"{BUSY_SECONDS}s",  # a frozen process must not keep the lock
+    "synchronous_commit": "on",
+}
+_CONNECT = {  # a server that has vanished is noticed in the time of a lease or two
+    "connect_timeout": 10,
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 1000 * BUSY_SECONDS,
+}
+_PASSING = ("25006", "25P03")  # the server became a standby; it ended a transaction that was idle for long
 
 
 class Database:
@@ -185,33 +227,49 @@ class Database:
     Parameters
     ----------
     url : str
-        SQLAlchemy address, for example ``sqlite:////var/lib/binworks/jobs.sqlite``.
+        SQLAlchemy address, for example ``sqlite:////var/lib/binworks/jobs.sqlite`` or
+        ``postgresql://binworks@db.example.org/binworks``.
+
+    Raises
+    ------
+    RequestError
+        Code ``bad-database`` if the address cannot be used, ``missing-extra`` if PostgreSQL's driver is not installed.
     """
 
     def __init__(self, url: str) -> None:
-        self.engine = _engine(url)
+        address = _address(url)
+        self.engine = _sqlite(address) if address.get_backend_name() == "sqlite" else _postgres(address)
 
     def create_tables(self) -> None:
-        """Make the tables that are not there yet."""
+        """Make what is not there yet: tables, and the columns and indexes that an older version did not have."""
         with self.write() as connection:
             metadata.create_all(connection)
+            for table in metadata.sorted_tables:
+                known = {column["name"] for column in inspect(connection).get_columns(table.name)}
+                for column in table.columns:
+                    if column.name not in known:
+                        connection.exec_driver_sql(_addition(column, connection.dialect))
+                for index in table.indexes:
+                    index.create(connection, checkfirst=True)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Give a connection that sees one consistent state."""
-        with (
-            self.engine.connect().execution_options(binworks_begin="DEFERRED") as connection,
-            connection.begin(),
-        ):
-            yield connection
+        with self.engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            else:
+                connection.execution_options(binworks_begin="DEFERRED")
+            with connection.begin():
+                yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Give a connection that holds the write lock; commits at the end, rolls back on an error."""
-        with (
-            self.engine.connect().execution_options(binworks_begin="IMMEDIATE") as connection,
-            connection.begin(),
-        ):
+        with self.engine.connect() as connection, connection.begin():
+            if connection.dialect.name == "postgresql":
+                # each later statement sees all that was committed before the lock was given: READ COMMITTED
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})")
             yield connection
 
     def close(self) -> None:
@@ -219,10 +277,32 @@ class Database:
         self.engine.dispose()
 
 
-def _engine(url: str) -> Engine:
-    if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+def _address(url: str) -> URL:
+    """Return the address with the driver that we use; an error never shows it, as it may hold a password."""
+    try:
+        address = make_url(url)
+    except (ArgumentError, ValueError):
+        raise RequestError(
+            "The address of the job database cannot be read.",
+            code="bad-database",
+            where="database",
+            hint="Like postgresql://user@host:5432/name; other characters of a password as %XX.",
+        ) from None
+    name = address.get_backend_name()
+    if name in ("postgresql", "postgres"):
+        return address.set(drivername="postgresql+psycopg")
+    if name != "sqlite":
+        raise RequestError(
+            f"The job database cannot be kept in {name}.",
+            code="bad-database",
+            where="database",
+            hint="Use sqlite:// or postgresql://.",
+        )
+    return address
+
+
+def _sqlite(address: URL) -> Engine:
+    engine = create_engine(address, connect_args={"timeout": BUSY_SECONDS}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _record: Any) -> None:
@@ -236,3 +316,48 @@ def _engine(url: str) -> Engine:
         connection.exec_driver_sql(f"BEGIN {mode}")
 
     return engine
+
+
+def _postgres(address: URL) -> Engine:
+    given = address.query.get("options", "")
+    options = " ".join(
+        [*(f"-c {name}={value}" for name, value in _SERVER_SETTINGS.items()), *([given] if given else [])]  # type: ignore[list-item]
+    )
+    try:
+        engine = create_engine(
+            address,
+            connect_args={**_CONNECT, "options": options},
+            isolation_level="READ COMMITTED",
+            pool_pre_ping=True,
+            max_overflow=CONNECTIONS - 5,
+            hide_parameters=True,
+        )
+    except ModuleNotFoundError:
+        raise RequestError(
+            "A job database in PostgreSQL needs the package psycopg.",
+            code="missing-extra",
+            where="database",
+            hint="pip install 'binworks[postgres]'",
+        ) from None
+    event.listen(engine, "handle_error", _as_passing, retval=True)
+    return engine
+
+
+def _as_passing(context: ExceptionContext) -> BaseException | None:
+    """Return what callers take for a failure that passes, where a lost connection has another class."""
+    error, original = context.sqlalchemy_exception, context.original_exception
+    lost = context.is_disconnect or getattr(original, "sqlstate", None) in _PASSING
+    if not lost or isinstance(error, OperationalError):
+        return None
+    return OperationalError(context.statement, None, original, hide_parameters=True)
+
+
+def _addition(column: Column[Any], dialect: Dialect) -> str:
+    """Return the statement that adds a column to a table of an older version."""
+    default = ""
+    if column.default is not None:
+        value = [] if column.default.is_callable else column.default.arg  # type: ignore[attr-defined]
+        bound = literal(value, column.type).compile(dialect=dialect, compile_kwargs={"literal_binds": True})
+        default = f" DEFAULT {bound}"
+    described = CreateColumn(column).compile(dialect=dialect)
+    return f"ALTER TABLE {column.table.name} ADD COLUMN {described}{default}"
