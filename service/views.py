@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import BigInteger, Cast, Column, cast, func, select
 from sqlalchemy.engine import Connection, Row
 
 from binworks.service.database import generations, units
@@ -119,9 +119,9 @@ def _datasets(connection: Connection, row: Row[Any]) -> list[DatasetProgress]:
         units.c.dataset,
         units.c.state,
         func.count().label("units"),
-        func.sum(units.c.events).label("events"),
-        func.sum(units.c.entries).label("entries"),
-        func.sum(units.c.sum_sign).label("sum_sign"),
+        _sum(units.c.events).label("events"),
+        _sum(units.c.entries).label("entries"),
+        _sum(units.c.sum_sign).label("sum_sign"),
     )
     query = select(*columns).where(units.c.job == row.id).group_by(units.c.dataset, units.c.state)
     found = {
@@ -139,6 +139,10 @@ def _datasets(connection: Connection, row: Row[Any]) -> list[DatasetProgress]:
     for part in connection.execute(query):
         _count(found[part.dataset], part)
     return list(found.values())
+
+
+def _sum(column: Column[int]) -> Cast[int]:
+    return cast(func.sum(column), BigInteger)  # PostgreSQL sums whole numbers to decimal ones
 
 
 def _count(progress: DatasetProgress, part: Row[Any]) -> None:
@@ -174,7 +178,7 @@ def _rate(connection: Connection, row: Row[Any], counts: Counts, now: float) -> 
         return counts.events.done / max(seconds, 1e-3)
     started: float = row.started
     window = min(RATE_SECONDS, max(now - started, 1.0))
-    recent = select(func.sum(units.c.events)).where(
+    recent = select(_sum(units.c.events)).where(
         units.c.job == row.id, units.c.state == UnitState.DONE, units.c.finished > now - window
     )
     done: int = connection.execute(recent).scalar_one() or 0
