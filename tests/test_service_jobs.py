@@ -16,7 +16,7 @@ from binworks.processors.dataset import Dataset
 from binworks.service import tokens
 from binworks.service.database import Database
 from binworks.service.jobs import Jobs
-from binworks.service.lease import LeaseLostError
+from binworks.service.lease import LeaseLostError, identity
 from binworks.service.ledger import FileKey, Ledger, Settled
 from binworks.service.model import JobRequest, JobState, ResolvedJob, UnitState
 from binworks.service.plan import FileFacts, Piece, Unit
@@ -249,11 +249,9 @@ def test_one_driver_at_a_time_and_a_deposed_one_cannot_write(
 def test_the_lease_of_a_process_that_ended_on_this_host_is_free_at_once(
     database: Database, clock: Clock
 ) -> None:
-    import socket
-
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    assert Ledger(database, clock).take_over(f"{socket.gethostname()}:{ended.pid}", 1000.0)
+    assert Ledger(database, clock).take_over(identity(ended.pid), 1000.0)
     assert Ledger(database, clock).take_over("elsewhere:2", 10.0)
 
 
