@@ -91,7 +91,9 @@ def identity(pid: int | None = None) -> str:
     """Return who a process of this host is, by default this one."""
     space = ""
     with suppress(OSError):
-        space = os.readlink("/proc/self/ns/pid")  # containers may share a host's name, but not its numbers
+        space = str(
+            Path("/proc/self/ns/pid").readlink()
+        )  # containers may share a host's name, but not its numbers
     return f"{socket.gethostname()}/{space}:{pid or os.getpid()}"
 
 
