@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from binworks.processors.dataset import Dataset
-from binworks.service import failures, layout, plan
-from binworks.service.cluster import LostError
+from binworks.service import failures, layout, plan, replicas
+from binworks.service.cluster import Key, LostError
 from binworks.service.fairshare import Share
 from binworks.service.indexing import index
 from binworks.service.ledger import Settled
@@ -22,10 +24,12 @@ from binworks.service.publishing import Publisher
 from binworks.service.retry import Kind, decide, lost_fraction
 from binworks.service.rim import (
     BYSTANDER_LIMIT,
+    OUT_OF_STEP,
     UNLUCKY,
     CancelledByUserError,
     JobFailedError,
     Rim,
+    leaf,
     succeeded,
     token,
     within,
@@ -38,6 +42,8 @@ from binworks.tensors.accumulator import KEPT_EXAMPLES, check_oddities
 from binworks.tensors.errors import PhysicsError
 
 PROGRESS_SECONDS = 1.0
+MOST_REOPENED = 3
+"""A stored sum that is damaged so often is not worth another try."""
 SNAPSHOT_SHARE = 5.0
 """Snapshots take a fifth of the time at most: if one takes long, the next comes later."""
 
@@ -60,7 +66,10 @@ class Conduct:
         self.job = job
         self.changed = asyncio.Event()
         self.workload: Workload | None = None
+        self.trouble: str | None = None
+        """Why it does not get on, for its users."""
         self._merging: set[tuple[str, Node]] = set()
+        self._reopened: Counter[str | None] = Counter()
         self._failure: Failure | None = None
         self._news = 0
 
@@ -82,10 +91,12 @@ class Conduct:
         if not row.planned:
             await self._plan()
         workload = await self._load()
-        await self._fill(workload)
-        await asyncio.to_thread(self._check_oddities, workload)
-        await self._move(JobState.FINALIZING, "all units are settled")
-        await self.publisher.publish(workload, final=True)
+        finished = False
+        while not finished:
+            await self._fill(workload)
+            await asyncio.to_thread(self._check_oddities, workload)
+            await self._move(JobState.FINALIZING, "all units are settled")
+            finished = await self._publish(workload, final=True)
         await self._move(JobState.SUCCEEDED, "the last snapshot is published")
 
     def _remember(self, row: Any, resolved: ResolvedJob) -> None:
@@ -124,12 +135,13 @@ class Conduct:
         units = plan.cut(files.readable, self.resolved.unit_events)
         recipes = {dataset.name: self._facts(dataset) for dataset in self.resolved.datasets}
         names = [plan.partial_name(recipes[unit.dataset], unit.pieces) for unit in units]
+        bases = [plan.base_name(recipes[unit.dataset], unit.pieces) for unit in units]
         readable = sum(len(found) for found in files.readable.values())
         events = sum(unit.events for unit in units)
         self._check_lost(lost_fraction(0, events, len(files.unreadable), readable))
         document = {"job": self.job, "units": plan.document(units), "unreadable": files.unreadable}
         await asyncio.to_thread(self.rim.store.create_json, layout.plan(self.job), document)
-        await self.rim.call(self.rim.ledger.write_plan, self.job, units, names, files.unreadable)
+        await self.rim.call(self.rim.ledger.write_plan, self.job, units, names, bases, files.unreadable)
         log.info("planned %d units, %d events", len(units), events, extra={"job": self.job})
 
     def _facts(self, dataset: Dataset) -> dict[str, Any]:
@@ -166,9 +178,9 @@ class Conduct:
 
     async def _load(self) -> Workload:
         row, _ = await self.rim.call(self.rim.ledger.load, self.job)
-        await self.rim.call(self.rim.ledger.recall, self.job)
         self.publisher.unreadable = row.unreadable
-        works = from_rows(await self.rim.call(self.rim.ledger.units, self.job))
+        lent = await self.rim.call(self.rim.ledger.lent, self.job, self.resolved.systematics)
+        works = from_rows(await self.rim.call(self.rim.ledger.units, self.job), lent)
         sums = await self.rim.call(self.rim.ledger.sums, self.job)
         self.datasets = {dataset.name: dataset for dataset in self.resolved.datasets}
         self.readable = sum(len(dataset.files) for dataset in self.resolved.datasets) - len(row.unreadable)
@@ -193,6 +205,13 @@ class Conduct:
         written = await self.rim.call(self.rim.ledger.start, self.job, [work.status for work in begun])
         return begun if written else []
 
+    def resumed(self) -> list[Work]:
+        """Return the units that an earlier driver began, once: they are asked for again under their tokens."""
+        if self.workload is None:
+            return []
+        resumed, self.workload.resumed = self.workload.resumed, []
+        return resumed
+
     async def attempt(self, work: Work, rank: int) -> Settled:
         """Run a unit and return how that ended.
 
@@ -203,30 +222,46 @@ class Conduct:
         rank : int
             Units of this job that are in flight before it: the job with fewer goes first.
         """
-        status, name = work.status, str(work.status.token)
-        dataset = self.datasets[work.dataset]
-        files = tuple(dict.fromkeys(piece.path for piece in work.pieces))
-        task = FillUnit(
-            self.rim.settings.store_url,
-            self.recipe,
-            dataset.model_copy(update={"files": files}).model_dump_json(),
-            work.pieces,
-            work.partial,
-        )
-        key = ("unit", self.job, str(status.unit), name)
+        token = str(work.status.token)
         outcome: Outcome
         worker: str | None = None
         try:
-            seconds = self.rim.settings.unit_timeout
-            outcome, worker = await self.rim.cluster.run(
-                task, key, seconds=seconds, priority=-rank / 2.0**self.priority
-            )
+            outcome, worker = await self._steps(work, token, -rank / 2.0**self.priority)
         except LostError as lost:
             work.bystander += lost.with_worker
             outcome = UNLUCKY if work.bystander >= BYSTANDER_LIMIT else None
         except Exception as error:  # noqa: BLE001 -- whatever it is, the unit must not stay under way
             outcome = failures.of(error)
-        return self._settled(work, name, outcome, worker)
+        return self._settled(work, token, outcome, worker)
+
+    async def _steps(self, work: Work, token: str, priority: float) -> tuple[Outcome, str | None]:
+        """Fill a unit step by step; return the last outcome, with the time of all of them, and the worker."""
+        seconds = commit = 0.0
+        for step, key in enumerate(unit_keys(self.job, work.status.unit, token, work.status.splits)):
+            outcome, worker = await self.rim.cluster.run(
+                self._fill_unit(work, step), key, seconds=self.rim.settings.unit_timeout, priority=priority
+            )
+            if not isinstance(outcome, Receipt):
+                break
+            seconds, commit = seconds + outcome.seconds, commit + outcome.commit
+            outcome = replace(outcome, seconds=seconds, commit=commit)
+        return outcome, worker
+
+    def _fill_unit(self, work: Work, step: int) -> FillUnit:
+        status, sites = work.status, self.rim.settings.replicas
+        tries = status.failures - status.kills
+        pieces = tuple(replace(piece, path=replicas.turn(piece.path, sites, tries)) for piece in work.pieces)
+        files = tuple(dict.fromkeys(piece.path for piece in pieces))
+        return FillUnit(
+            store=self.rim.settings.store_url,
+            recipe=self.recipe,
+            dataset=self.datasets[work.dataset].model_copy(update={"files": files}).model_dump_json(),
+            pieces=pieces,
+            partial=work.partial,
+            lent=work.lent,
+            splits=status.splits,
+            step=step,
+        )
 
     def _settled(self, work: Work, name: str, outcome: Outcome, worker: str | None) -> Settled:
         status = work.status
@@ -235,7 +270,8 @@ class Conduct:
             after = status.finished(name)
         elif isinstance(outcome, Failure):
             policy = self.rim.policy(skip=self.skip is not None)
-            decision = decide(outcome.kind, status.failures, status.kills, policy, self.rim.clock())
+            now = self.rim.clock()
+            decision = decide(outcome.kind, status.failures, status.kills, policy, now, status.splits)
             after = status.failed(name, outcome.kind, decision)
         else:
             outcome, after = None, status.recalled()
@@ -245,14 +281,21 @@ class Conduct:
             )
         return Settled(self.job, name, after, work.dataset, outcome, worker)
 
-    def settle(self, settled: Settled) -> None:
-        """Take note of how an attempt ended, once it is written down."""
+    def settle(self, settled: Settled, *, accepted: bool) -> None:
+        """Take note of how an attempt ended, once it is written down, or refused because the ledger knows better."""
         if self.workload is None:
             return
-        receipt = settled.outcome if isinstance(settled.outcome, Receipt) else None
-        self.workload.end(settled.after, receipt)
-        if isinstance(settled.outcome, Failure) and settled.after.state == UnitState.FAILED:
-            self._failure = self._failure or settled.outcome
+        if accepted:
+            receipt = settled.outcome if isinstance(settled.outcome, Receipt) else None
+            self.workload.end(settled.after, receipt)
+        else:
+            self._failure = self._failure or OUT_OF_STEP
+        if isinstance(settled.outcome, Failure):
+            self.trouble = settled.outcome.message if settled.outcome.kind == Kind.FULL else self.trouble
+            if settled.after.state == UnitState.FAILED:
+                self._failure = self._failure or settled.outcome
+        elif isinstance(settled.outcome, Receipt):
+            self.trouble = None
         self._news += 1
         self.changed.set()
 
@@ -277,10 +320,10 @@ class Conduct:
         """End the job if a unit failed for good, or too many are left out."""
         if self._failure is not None:
             raise JobFailedError(self._failure)
-        lost = sum(work.events for work in workload.skipped())
-        if lost:
+        if workload.skipped_events:
             unreadable = len(self.publisher.unreadable)
-            self._check_lost(lost_fraction(lost, workload.events, unreadable, self.readable))
+            lost = lost_fraction(workload.skipped_events, workload.events, unreadable, self.readable)
+            self._check_lost(lost)
 
     def _merge_ready(self, workload: Workload, group: asyncio.TaskGroup) -> None:
         for dataset, tree in workload.trees.items():
@@ -290,14 +333,47 @@ class Conduct:
                     group.create_task(self._merge(workload, dataset, node, names))
 
     async def _merge(self, workload: Workload, dataset: str, node: Node, names: tuple[str, ...]) -> None:
-        name = plan.merged_name(names)
+        name, tree = plan.merged_name(names), workload.trees[dataset]
         task = Merge(self.rim.settings.store_url, name, names)
         seconds = self.rim.settings.unit_timeout
         outcome = await self.rim.task(task, "merge", self.job, dataset, *map(str, node), seconds=seconds)
-        digest = succeeded(outcome, Receipt).digest
-        await self.rim.call(self.rim.ledger.merged, self.job, dataset, node, name, digest)
-        workload.trees[dataset].stored[node] = name
+        sound = isinstance(outcome, Receipt) or not await self._reopen(workload, outcome)
+        if sound and all(tree.settled(child) for child in tree.children(node)):
+            receipt = succeeded(outcome, Receipt)
+            await self.rim.call(self.rim.ledger.merged, self.job, dataset, node, name, receipt)
+            tree.stored[node] = name
+        self._merging.discard((dataset, node))
         self.changed.set()
+
+    async def _reopen(self, workload: Workload, outcome: Outcome) -> bool:
+        """Fill units again whose stored sums are damaged or lost; return whether this is what went wrong."""
+        if not (
+            isinstance(outcome, Failure) and outcome.code in ("damaged", "no-such-key") and outcome.where
+        ):
+            return False
+        name = layout.partial_of(outcome.where)
+        self._reopened[name] += 1
+        if name is None or self._reopened[name] > MOST_REOPENED:
+            return False
+        log.warning("%s It is made anew.", outcome.message, extra={"job": self.job, "partial": name})
+        await asyncio.to_thread(self.rim.store.put_aside, layout.partial(name))
+        reopened = workload.reopen(name)
+        if reopened is not None:
+            work, dropped = reopened
+            await self.rim.call(self.rim.ledger.reopen, self.job, work.dataset, work.status, dropped)
+        return True
+
+    async def _publish(self, workload: Workload, *, final: bool) -> bool:
+        """Publish a snapshot; if a stored sum that it needs is damaged or lost, see that it is made anew instead."""
+        try:
+            await self.publisher.publish(workload, final=final)
+        except ExceptionGroup as failed:
+            first = leaf(failed)
+            if not (isinstance(first, JobFailedError) and await self._reopen(workload, first.failure)):
+                raise
+            self.changed.set()
+            return False
+        return True
 
     async def _tell_progress(self, settled: asyncio.Event) -> None:
         told = -1
@@ -314,6 +390,13 @@ class Conduct:
             done = len(workload.done())
             if published < done < len(workload.works):
                 begin = self.rim.clock()
-                await self.publisher.publish(workload, final=False)
-                published = done
+                if await self._publish(workload, final=False):
+                    published = done
                 pause = max(self.rim.settings.snapshot_seconds, SNAPSHOT_SHARE * (self.rim.clock() - begin))
+
+
+def unit_keys(job: str, unit: int, token: str, splits: int) -> list[Key]:
+    """Return the names on the cluster of the steps of an attempt."""
+    if not splits:
+        return [("unit", job, str(unit), token)]
+    return [("unit", job, str(unit), f"{token}.{step}") for step in range(2**splits)]

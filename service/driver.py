@@ -17,13 +17,13 @@ from sqlalchemy.exc import OperationalError
 
 from binworks.service import failures, fairshare, lease, logs
 from binworks.service.cluster import Cluster
-from binworks.service.conduct import Conduct
+from binworks.service.conduct import Conduct, unit_keys
 from binworks.service.database import Database
 from binworks.service.lease import LeaseLostError
 from binworks.service.ledger import Ledger, Settled
 from binworks.service.model import JobState
 from binworks.service.retry import Again, Kind, decide
-from binworks.service.rim import CancelledByUserError, JobFailedError, Rim, within
+from binworks.service.rim import OUT_OF_STEP, CancelledByUserError, JobFailedError, Rim, leaf, within
 from binworks.service.settings import Settings
 from binworks.service.store import Store
 from binworks.service.tasks import Failure
@@ -92,7 +92,7 @@ class Driver:
             for job, state in await self.rim.call(self.rim.ledger.active):
                 if state == JobState.CANCELLING:
                     await self._end(job)
-                    await self.rim.call(self.rim.ledger.move, job, JobState.CANCELLED, "asked for")
+                    await self._close(job, JobState.CANCELLED, "asked for")
                 elif job not in self._tasks:
                     self._tasks[job] = asyncio.create_task(self._conduct(job), name=f"job {job}")
             for job in [job for job, task in self._tasks.items() if task.done()]:
@@ -115,6 +115,13 @@ class Driver:
             await asyncio.gather(task, return_exceptions=True)
         await self._stop_attempts(job)
 
+    async def _close(self, job: str, state: JobState, why: str, failure: Failure | None = None) -> None:
+        """Write down that a job has come to its end before it was done, and free the workers that are at it."""
+        running = await self.rim.call(self.rim.ledger.running, job)
+        await self.rim.call(self.rim.ledger.move, job, state, why, failure)
+        keys = [key for unit, token, splits in running for key in unit_keys(job, unit, token, splits)]
+        self._group.create_task(self.rim.cluster.call_off(keys), name=f"call off {job}")
+
     async def _end_all(self) -> None:
         for job in list(self._tasks):
             await self._end(job)
@@ -127,22 +134,29 @@ class Driver:
             try:
                 await conduct.run()
             except Exception as error:  # noqa: BLE001 -- a fault in one job must not end the others
-                cause = _leaf(error)
+                cause = leaf(error)
             else:
                 return
             await self._stop_attempts(job)
+            await self._outcomes.join()  # what was brought back is written down before the ledger is looked at again
             if isinstance(cause, LeaseLostError):
                 raise cause
             if isinstance(cause, CancelledByUserError):
                 return  # the next poll sees to it
             failure = cause.failure if isinstance(cause, JobFailedError) else _of(cause)
             decision = decide(failure.kind, tries, 0, self.rim.policy(skip=False), self.rim.clock())
-            ours = None if isinstance(cause, JobFailedError) else cause
-            log.warning("%s", failure.message, extra={"job": job, "code": failure.code}, exc_info=ours)
-            if ours is None or not isinstance(decision, Again):
-                await self.rim.call(self.rim.ledger.move, job, JobState.FAILED, failure.code, failure)
+            ours = failure == OUT_OF_STEP or not isinstance(cause, JobFailedError)
+            log.warning(
+                "%s",
+                failure.message,
+                extra={"job": job, "code": failure.code},
+                exc_info=cause if ours else None,
+            )
+            if not ours or not isinstance(decision, Again):
+                await self._close(job, JobState.FAILED, failure.code, failure)
                 return
-            tries += 1
+            conduct.trouble = failure.message
+            tries += failure.kind != Kind.FULL
             await asyncio.sleep(max(0.0, decision.at - self.rim.clock()))
 
     async def _stop_attempts(self, job: str) -> None:
@@ -162,6 +176,9 @@ class Driver:
             conducts = {
                 job: conduct for job, conduct in self.conducts.items() if conduct.workload is not None
             }
+            for conduct in conducts.values():
+                for rank, work in enumerate(conduct.resumed()):
+                    self._attempt(conduct, work, rank)
             shares = [conduct.share(now) for conduct in conducts.values()]
             chosen = Counter(fairshare.choose(shares, self.rim.cluster.threads))
             ranks = {share.job: share.in_flight for share in shares}
@@ -194,28 +211,24 @@ class Driver:
                     log.warning("%s", settled.outcome.message, extra={**about, "code": settled.outcome.code})
                 if not accepted:
                     log.warning("a late twin is ignored", extra=about)
-                elif self.conducts.get(conduct.job) is conduct:
-                    conduct.settle(settled)
+                if self.conducts.get(conduct.job) is conduct:
+                    conduct.settle(settled, accepted=accepted)
+                self._outcomes.task_done()
             self._wake.set()
 
     async def _tell_notes(self) -> None:
-        """Say so when jobs cannot get on for want of workers."""
+        """Say so when jobs cannot get on, for want of workers or space."""
         seen = self.rim.clock()
         while True:
             await asyncio.sleep(1.0)
             seen = self.rim.clock() if self.rim.cluster.threads else seen
-            note = NO_WORKERS if self.rim.clock() - seen > PATIENCE_SECONDS else None
+            alone = self.rim.clock() - seen > PATIENCE_SECONDS
             for job in list(self._tasks):
+                trouble = self.conducts[job].trouble if job in self.conducts else None
+                note = NO_WORKERS if alone else trouble
                 if self._noted.get(job) != note:
                     self._noted[job] = note
                     await self.rim.call(self.rim.ledger.note, job, note)
-
-
-def _leaf(error: BaseException) -> BaseException:
-    """Return what went wrong first, out of the groups that task groups wrap it into."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _of(error: BaseException) -> Failure:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from binworks.processors.dataset import Dataset
+from binworks.service import replicas
 from binworks.service.ledger import FileKey
 from binworks.service.model import MissingFile, Problem
 from binworks.service.plan import FileFacts
@@ -64,12 +66,12 @@ async def _open_all(
     async def open_some() -> None:
         for path in coming:
             outcome = await rim.task(
-                IndexFile(path, rim.settings.store_url), "index", job, seconds=rim.settings.index_timeout
+                partial(_look, rim, path), "index", job, seconds=rim.settings.index_timeout
             )
             if isinstance(outcome, Failure) and outcome.kind == Kind.INPUT and skip:
                 found[path] = outcome
                 continue
-            found[path] = facts = succeeded(outcome, FileFacts)
+            found[path] = facts = replace(succeeded(outcome, FileFacts), path=path)
             if path in keys:
                 await rim.call(rim.ledger.index, keys[path], facts)
 
@@ -77,6 +79,10 @@ async def _open_all(
         for _ in range(FILES_AT_ONCE):
             group.create_task(open_some())
     return found
+
+
+def _look(rim: Rim, path: str, tries: int) -> IndexFile:
+    return IndexFile(replicas.turn(path, rim.settings.replicas, tries), rim.settings.store_url)
 
 
 def _keys(paths: Iterable[str]) -> dict[str, FileKey]:

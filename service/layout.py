@@ -8,6 +8,12 @@ def partial(name: str) -> str:
     return f"partials/{name}"
 
 
+def partial_of(key: str) -> str | None:
+    """Return the name of the partial that a key is of; None if it is of something else."""
+    folder, _, name = key.partition("/")
+    return name.split("/")[0] if folder == "partials" and name else None
+
+
 def job(job_id: str) -> str:
     """Return the folder of a job."""
     return f"jobs/{job_id}"

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import and_, delete, func, insert, select, update
 from sqlalchemy.engine import Connection, Row
 
 from binworks.service import jobstate, lease, views
@@ -151,14 +151,19 @@ class Ledger:
     # the plan
 
     def write_plan(
-        self, job: str, plan: Sequence[Unit], names: Sequence[str], unreadable: Sequence[Mapping[str, Any]]
+        self,
+        job: str,
+        plan: Sequence[Unit],
+        names: Sequence[str],
+        bases: Sequence[str],
+        unreadable: Sequence[Mapping[str, Any]],
     ) -> None:
         """Write down all units of a job, once.
 
         Parameters
         ----------
-        plan, names : sequences
-            The units, and the names of their partials.
+        plan, names, bases : sequences
+            The units, the names of their partials, and those names without the variation groups.
         unreadable : sequence
             Files that are left out, as JSON of `binworks.service.model.MissingFile`.
         """
@@ -171,9 +176,10 @@ class Ledger:
                 "events": unit.events,
                 "turn": unit.turn,
                 "partial": name,
+                "base": base,
                 "state": UnitState.PENDING,
             }
-            for unit, name in zip(plan, names, strict=True)
+            for unit, name, base in zip(plan, names, bases, strict=True)
         ]
         with self._write() as connection:
             if rows:
@@ -185,6 +191,31 @@ class Ledger:
         """Return the units of a job, in order."""
         with self.database.read() as connection:
             return list(connection.execute(select(units).where(units.c.job == job).order_by(units.c.unit)))
+
+    def lent(self, job: str, systematics: Sequence[str]) -> dict[int, str]:
+        """Return partials of earlier jobs that have the same events and other variation groups, by unit.
+
+        Parameters
+        ----------
+        systematics : sequence of str
+            Those of the job: where there are several partials, the one that has most of them.
+        """
+        mine, other = units.alias(), units.alias()
+        same = and_(
+            mine.c.base == other.c.base,
+            mine.c.partial != other.c.partial,
+            other.c.state == UnitState.DONE,
+        )
+        wanted = (mine.c.job == job, mine.c.base != "", mine.c.state != UnitState.DONE)
+        found = select(mine.c.unit, other.c.partial, other.c.job).join(other, same).where(*wanted)
+        with self.database.read() as connection:
+            rows = connection.execute(found).all()
+            owners = select(jobs.c.id, jobs.c.resolved).where(jobs.c.id.in_({row.job for row in rows}))
+            shared = {
+                row.id: len(set(row.resolved["systematics"]) & set(systematics))
+                for row in connection.execute(owners)
+            }
+        return {row.unit: row.partial for row in sorted(rows, key=lambda row: shared[row.job])}
 
     # units under way
 
@@ -212,10 +243,34 @@ class Ledger:
                 connection.execute(update(units).where(*waiting).values(**begun))
             return True
 
-    def recall(self, job: str) -> None:
-        """Let units wait again that were under way when their driver ended."""
+    def running(self, job: str) -> list[tuple[int, str, int]]:
+        """Return the units that are under way: number, token, splits."""
+        query = select(units.c.unit, units.c.token, units.c.splits).where(
+            units.c.job == job, units.c.state == UnitState.RUNNING
+        )
+        with self.database.read() as connection:
+            return [(row.unit, row.token, row.splits) for row in connection.execute(query)]
+
+    def reopen(self, job: str, dataset: str, status: Status, dropped: Sequence[Node]) -> None:
+        """Let a unit wait again whose stored sum is lost, and forget the sums above it."""
+        values = {
+            "state": status.state,
+            "token": None,
+            "failures": status.failures,
+            "kills": status.kills,
+            "not_before": status.not_before,
+            "digest": None,
+            "counts": None,
+            "finished": None,
+        }
         with self._write() as connection:
-            _recall(connection, job)
+            place = (units.c.job == job, units.c.unit == status.unit, units.c.state == UnitState.DONE)
+            connection.execute(update(units).where(*place).values(**values))
+            for level, position in dropped:
+                node = (merges.c.level == level, merges.c.position == position)
+                connection.execute(
+                    delete(merges).where(merges.c.job == job, merges.c.dataset == dataset, *node)
+                )
 
     def settle(self, outcomes: Sequence[Settled]) -> list[bool]:
         """Write down how attempts ended; False for those that are not the present ones any more."""
@@ -231,6 +286,7 @@ class Ledger:
             "failures": after.failures,
             "kills": after.kills,
             "not_before": after.not_before,
+            "splits": after.splits,
             "worker": settled.worker,
         }
         if after.state != UnitState.PENDING:
@@ -262,12 +318,13 @@ class Ledger:
 
     # stored sums
 
-    def merged(self, job: str, dataset: str, node: Node, name: str, digest: str) -> None:
+    def merged(self, job: str, dataset: str, node: Node, name: str, receipt: Receipt) -> None:
         """Write down that a node of the tree is summed and stored."""
         with self._write() as connection:
             level, position = node
             place = {"job": job, "dataset": dataset, "level": level, "position": position}
-            connection.execute(insert(merges).values(**place, partial=name, digest=digest))
+            cost = {"digest": receipt.digest, "seconds": receipt.seconds}
+            connection.execute(insert(merges).values(**place, partial=name, **cost))
 
     def sums(self, job: str) -> list[tuple[str, Node, str]]:
         """Return the stored sums of a job: data set, node, name."""
@@ -295,10 +352,11 @@ class Ledger:
             return list(connection.execute(select(generations.c.n).where(*begun)).scalars())
 
     def has_final(self, job: str) -> bool:
-        """Whether the last snapshot is published."""
+        """Whether the last snapshot is published, since the job was tried again if it was."""
         last = (generations.c.job == job, generations.c.published, generations.c.final)
+        query = select(generations.c.n).join(jobs).where(*last, generations.c.n > jobs.c.retried_after)
         with self.database.read() as connection:
-            return connection.execute(select(generations.c.n).where(*last)).first() is not None
+            return connection.execute(query).first() is not None
 
     def publish(self, job: str, n: int, facts: Mapping[str, Any]) -> None:
         """Write down that a snapshot can be read.
@@ -306,7 +364,7 @@ class Ledger:
         Parameters
         ----------
         facts : mapping
-            ``final``, ``complete``, ``events``, ``units``, ``fraction``.
+            ``final``, ``complete``, ``events``, ``units``, ``fraction``, ``bytes``, ``seconds``.
         """
         place = (generations.c.job == job, generations.c.n == n)
         with self._write() as connection:
@@ -329,6 +387,7 @@ def _receipt(receipt: Receipt) -> dict[str, Any]:
         "bytes": receipt.nbytes,
         "counts": receipt.counts,
         "seconds": receipt.seconds,
+        "commit_seconds": receipt.commit,
         "reused": receipt.reused,
         "error": None,
         "traceback": None,

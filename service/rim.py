@@ -29,6 +29,10 @@ UNLUCKY = Failure(
     hint="Workers do not stay alive: see their logs.",
 )
 
+OUT_OF_STEP = Failure(
+    Kind.TRANSIENT, "out-of-step", "The ledger knows more than this driver; it looks again."
+)
+
 P = ParamSpec("P")
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -71,13 +75,13 @@ class Rim:
         """Return how patient to be."""
         return Policy(self.settings.retries, self.settings.backoff_seconds, skip)
 
-    async def task(self, task: Task, *key: str, seconds: float) -> Outcome:
+    async def task(self, task: Task | Callable[[int], Task], *key: str, seconds: float) -> Outcome:
         """Do a task that others wait for; try again while the failure may pass; return the last failure.
 
         Parameters
         ----------
-        task : Task
-            What to do.
+        task : Task or callable
+            What to do; or a function that gives it for the number of tries before.
         key : str
             Kind of task, then names.
         seconds : float
@@ -85,15 +89,16 @@ class Rim:
         """
         failures = kills = bystander = 0
         while True:
+            what = task(failures) if callable(task) else task
             try:
-                outcome, _ = await self.cluster.run(task, (*key, token()), seconds=seconds, priority=URGENT)
+                outcome, _ = await self.cluster.run(what, (*key, token()), seconds=seconds, priority=URGENT)
             except LostError as lost:
                 bystander += lost.with_worker
                 if bystander >= BYSTANDER_LIMIT:
                     return UNLUCKY
                 await asyncio.sleep(TICK_SECONDS)
                 continue
-            if not isinstance(outcome, Failure):
+            if not isinstance(outcome, Failure) or outcome.code == "damaged":
                 return outcome
             decision = decide(outcome.kind, failures, kills, self.policy(skip=False), self.clock())
             if not isinstance(decision, Again):
@@ -109,6 +114,13 @@ async def within(event: asyncio.Event, seconds: float) -> bool:
         async with asyncio.timeout(seconds):  # Python 3.11's wait_for may swallow a cancellation
             await event.wait()
     return event.is_set()
+
+
+def leaf(error: BaseException) -> BaseException:
+    """Return what went wrong first, out of the groups that task groups wrap it into."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def succeeded(outcome: Outcome, kind: type[T]) -> T:

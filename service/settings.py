@@ -62,6 +62,17 @@ class Settings(BaseModel):
         default=1.0, gt=0, description="Before the first new try; doubles each time."
     )
     max_active_jobs: int = Field(default=100, ge=1, description="Jobs of one owner that are not finished.")
+    max_queued_units: int | None = Field(
+        default=None, ge=1, description="Units of work of one owner's unfinished jobs that are not settled."
+    )
+    max_stored_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Bytes of the snapshots of one owner's jobs and of the partials that they filled.",
+    )
+    max_cpu_hours: float | None = Field(
+        default=None, gt=0, description="Hours that workers spend on one owner's units in 30 days."
+    )
 
     @property
     def database_url(self) -> str:

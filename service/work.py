@@ -7,6 +7,7 @@ facts durably, and this is made from it anew whenever a driver starts.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from binworks.service.model import UnitState
 from binworks.service.plan import Piece
 from binworks.service.tasks import Receipt
-from binworks.service.tree import Node, Tree
+from binworks.service.tree import FAN_IN, Node, Tree
 from binworks.service.units import Status
 
 
@@ -32,6 +33,8 @@ class Work:
         From the plan.
     digest, counts
         Of the receipt; None and empty before.
+    lent : str or None
+        Partial of the same events with other variation groups.
     bystander : int
         How often a worker died that held it without having begun it.
     """
@@ -44,6 +47,7 @@ class Work:
     turn: float
     digest: str | None = None
     counts: dict[str, int] = field(default_factory=dict)
+    lent: str | None = None
     bystander: int = 0
 
     @property
@@ -60,7 +64,7 @@ class Workload:
     datasets : sequence of str
         All of the job, also those without events.
     works : iterable of Work
-        In unit order; those that run are taken as waiting.
+        In unit order.
     sums : iterable of (data set, node, name)
         What is stored above the units.
     """
@@ -69,13 +73,17 @@ class Workload:
         self, datasets: Sequence[str], works: Iterable[Work], sums: Iterable[tuple[str, Node, str]] = ()
     ) -> None:
         self.works = {work.status.unit: work for work in works}
-        leaves = {name: sum(work.dataset == name for work in self.works.values()) for name in datasets}
-        self.trees = {name: Tree(count) for name, count in leaves.items()}
+        leaves = Counter(work.dataset for work in self.works.values())
+        self.trees = {name: Tree(leaves[name]) for name in datasets}
+        self.events = sum(work.events for work in self.works.values())
+        self.skipped_events = 0
         self.running: set[int] = set()
         self._ready: list[tuple[float, int]] = []
         self._delayed: list[tuple[float, int]] = []
         for work in self.works.values():
             self._place(work)
+        self.resumed = [self.works[unit] for unit in sorted(self.running)]
+        """Those that run already: an earlier driver began them."""
         for dataset, node, name in sums:
             self.trees[dataset].stored[node] = name
 
@@ -106,13 +114,44 @@ class Workload:
             work.digest, work.counts = receipt.digest, receipt.counts
         self._place(work)
 
+    def reopen(self, name: str) -> tuple[Work, list[Node]] | None:
+        """Let a unit wait again because a stored sum is damaged or lost.
+
+        Parameters
+        ----------
+        name : str
+            Of the sum: a unit's partial, or one of several units'. In the latter case any unit below will do: the sums
+            above it are made anew.
+
+        Returns
+        -------
+        (Work, list of Node) or None
+            The unit, and the sums above it that do not count any more; None if no such sum is known.
+        """
+        for dataset, tree in self.trees.items():
+            found = min((node for node, stored in tree.stored.items() if stored == name), default=None)
+            if found is None:
+                continue
+            below = FAN_IN ** found[0]
+            leaves = range(found[1] * below, (found[1] + 1) * below)
+            position = next(leaf for leaf in leaves if (0, leaf) in tree.stored)
+            work = next(w for w in self.works.values() if (w.dataset, w.position) == (dataset, position))
+            work.status, work.digest, work.counts = work.status.reopened(), None, {}
+            dropped = tree.unsettle_leaf(position)
+            self._place(work)
+            return work, dropped
+        return None
+
     def _place(self, work: Work) -> None:
         status = work.status
-        if status.state == UnitState.PENDING:
+        if status.state == UnitState.RUNNING:
+            self.running.add(status.unit)
+        elif status.state == UnitState.PENDING:
             heapq.heappush(self._delayed, (status.not_before, status.unit))
         elif status.state == UnitState.DONE:
             self.trees[work.dataset].settle_leaf(work.position, work.partial)
         elif status.state == UnitState.SKIPPED:
+            self.skipped_events += work.events
             self.trees[work.dataset].settle_leaf(work.position, None)
 
     @property
@@ -128,33 +167,44 @@ class Workload:
         """Return the units that are left out, in order."""
         return [work for work in self.works.values() if work.status.state == UnitState.SKIPPED]
 
-    @property
-    def events(self) -> int:
-        """Events of all units."""
-        return sum(work.events for work in self.works.values())
 
+def from_rows(rows: Iterable[Any], lent: Mapping[int, str]) -> list[Work]:
+    """Return the units of a job from their rows in the ledger; those that ran still do.
 
-def from_rows(rows: Iterable[Any]) -> list[Work]:
-    """Return the units of a job from their rows in the ledger; those that ran wait again."""
-    positions: dict[str, int] = {}
+    Parameters
+    ----------
+    rows : iterable
+        In unit order.
+    lent : mapping
+        By unit: partial of the same events with other variation groups.
+    """
+    positions: Counter[str] = Counter()
     works = []
     for row in rows:
-        position = positions.setdefault(row.dataset, 0)
-        positions[row.dataset] += 1
-        state = UnitState(row.state)
         status = Status(
             row.unit,
-            UnitState.PENDING if state == UnitState.RUNNING else state,
-            None,
+            UnitState(row.state),
+            row.token,
             row.attempts,
             row.failures,
             row.kills,
             row.not_before,
+            row.splits,
         )
-        pieces = tuple(Piece(**piece) for piece in row.ranges)
         works.append(
-            Work(status, row.dataset, position, pieces, row.partial, row.turn, row.digest, row.counts or {})
+            Work(
+                status=status,
+                dataset=row.dataset,
+                position=positions[row.dataset],
+                pieces=tuple(Piece(**piece) for piece in row.ranges),
+                partial=row.partial,
+                turn=row.turn,
+                digest=row.digest,
+                counts=row.counts or {},
+                lent=lent.get(row.unit),
+            )
         )
+        positions[row.dataset] += 1
     return works
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ class HereCluster:
         self.threads = 3
         self.mischief = mischief
         self.seen: list[Task] = []
-        self.keys: set[tuple[str, ...]] = set()
+        self.asked: list[tuple[str, ...]] = []
+        self.called_off: list[tuple[str, ...]] = []
 
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[HereCluster]:
@@ -42,8 +43,12 @@ class HereCluster:
         assert seconds > 0
         assert len(set(key)) == len(key) or key[0] == "merge"
         self.seen.append(task)
+        self.asked.append(key)
         await asyncio.sleep(0)
         return self.mischief(task) or await asyncio.to_thread(worker.run, task), "here"
+
+    async def call_off(self, keys: Sequence[tuple[str, ...]]) -> None:
+        self.called_off += keys
 
 
 class Bench:
@@ -57,6 +62,7 @@ class Bench:
             backoff_seconds=0.01,
             snapshot_seconds=0.2,
         )
+        self.cluster = cluster
         self.database = Database(self.settings.database_url)
         self.database.create_tables()
         self.ledger = Ledger(self.database)

@@ -6,6 +6,8 @@ import contextlib
 import errno
 import itertools
 import random
+import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,17 +18,21 @@ from driver_bench import Bench, benches
 from service_toys import registered, serial, write_all
 
 from binworks.processors.dataset import Dataset
-from binworks.service import conduct, rim
+from binworks.service import conduct, layout, rim
 from binworks.service.cluster import LostError
 from binworks.service.lease import LeaseLostError
 from binworks.service.ledger import Ledger
 from binworks.service.model import JobState, UnitState
 from binworks.service.retry import Kind
 from binworks.service.store import Store
-from binworks.service.tasks import Failure, FillUnit, Task
+from binworks.service.tasks import Failure, FillUnit, IndexFile, Merge, Task, WriteDataset
 from binworks.tensors.errors import TransientError
 
 FILES, EVENTS = 4, 3500
+
+
+class EndOfDriverError(BaseException):
+    """Ends a driver as a kill does: nothing is written down any more."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -74,7 +80,7 @@ def test_a_storm_of_passing_failures_changes_no_bit(
     assert view.complete
     assert view.counts.events.done == FILES * EVENTS
     assert bench.running.digests(job) == expected(bench, job, files, tmp_path / "serial")
-    units = [task for task in bench.rim.cluster.seen if isinstance(task, FillUnit)]  # type: ignore[attr-defined]
+    units = [task for task in bench.cluster.seen if isinstance(task, FillUnit)]
     assert len(units) > view.counts.units.total
 
 
@@ -156,9 +162,6 @@ def test_every_task_can_be_the_last_of_a_driver(
 ) -> None:
     rng, ends = random.Random(2), itertools.count()
 
-    class EndOfDriverError(BaseException):
-        pass
-
     def end(_task: Task) -> None:
         if rng.random() < 0.15:
             raise EndOfDriverError
@@ -191,3 +194,147 @@ def test_a_unit_that_is_held_by_ten_dying_workers_is_given_up(
     (unit,) = bench.running.jobs.units(job, state=UnitState.SKIPPED)
     assert unit.error is not None
     assert unit.error.code == "workers-die"
+
+
+def test_a_unit_that_a_driver_left_behind_is_asked_for_again_under_its_token(
+    make: Callable[..., Bench], files: tuple[str, ...], tmp_path: Path
+) -> None:
+    left = threading.Event()
+
+    def wait(task: Task) -> None:
+        if isinstance(task, FillUnit) and len(bench.cluster.asked) > 8 and not left.is_set():
+            raise EndOfDriverError
+
+    bench = make(wait)
+    job = bench.running.submit({"D": files}).id
+    with contextlib.suppress(BaseExceptionGroup):
+        bench.drive(job)
+    left.set()
+    begun = {unit.unit for unit in bench.running.jobs.units(job, state=UnitState.RUNNING)}
+    assert begun
+    before = len(bench.cluster.asked)
+    bench.ledger.renew(0.0)
+    bench.drive(job)
+    units = [key for key in bench.cluster.asked if key[0] == "unit"]
+    again = {
+        int(key[2]) for key in bench.cluster.asked[before:] if key[0] == "unit" and units.count(key) == 2
+    }
+    assert again == begun
+    assert all(unit.attempts == 1 for unit in bench.running.jobs.units(job))
+    assert bench.running.digests(job) == expected(bench, job, files, tmp_path / "serial")
+
+
+@pytest.mark.parametrize("what", ["partial", "merged"])
+@pytest.mark.parametrize("how", ["damaged", "lost"])
+def test_a_stored_sum_that_is_damaged_or_lost_is_made_anew(
+    make: Callable[..., Bench], files: tuple[str, ...], tmp_path: Path, what: str, how: str
+) -> None:
+    harmed: list[str] = []
+
+    def harm(task: Task) -> None:
+        wanted = isinstance(task, Merge if what == "partial" else WriteDataset)
+        if not wanted or harmed:
+            return
+        name = task.children[1] if isinstance(task, Merge) else str(task.value)  # type: ignore[union-attr]
+        if name.startswith("Sum("):  # an early snapshot, of sums that are not stored
+            return
+        harmed.append(name)
+        folder = tmp_path / "store" / layout.partial(name)
+        if how == "lost":
+            shutil.rmtree(folder)
+        else:
+            (chunk,) = (folder / "nominal" / "values" / "c").iterdir()
+            chunk.write_bytes(bytes(chunk.stat().st_size))
+
+    bench = make(harm)
+    job = bench.running.submit({"D": files}).id
+    (view,) = bench.drive(job)
+    assert harmed
+    assert view.complete, view
+    assert bench.running.digests(job) == expected(bench, job, files, tmp_path / "serial")
+
+
+def test_a_unit_that_takes_too_much_memory_is_filled_in_smaller_steps_to_the_same_bits(
+    make: Callable[..., Bench], files: tuple[str, ...], tmp_path: Path
+) -> None:
+    def small(task: Task) -> Failure | None:
+        if isinstance(task, FillUnit) and task.splits < 2 and task.pieces[0].start == 0:
+            return Failure(Kind.RESOURCE, "out-of-memory", "Too much.")
+        return None
+
+    bench = make(small)
+    job = bench.running.submit({"D": files}).id
+    (view,) = bench.drive(job)
+    assert view.complete
+    split = [unit for unit in bench.running.jobs.units(job) if unit.attempts == 3]
+    assert len(split) == FILES
+    steps = [task.step for task in bench.cluster.seen if isinstance(task, FillUnit) and task.splits == 2]
+    assert sorted(steps) == sorted(FILES * [0, 1, 2, 3])
+    assert bench.running.digests(job) == expected(bench, job, files, tmp_path / "serial")
+
+
+def test_a_unit_that_never_fits_is_given_up(make: Callable[..., Bench], files: tuple[str, ...]) -> None:
+    bench = make(
+        lambda task: (
+            Failure(Kind.RESOURCE, "out-of-memory", "Too much.") if isinstance(task, FillUnit) else None
+        )
+    )
+    (view,) = bench.drive(bench.running.submit({"D": files}).id)
+    assert view.state == JobState.FAILED
+    assert view.error is not None
+    assert view.error.code == "out-of-memory"
+
+
+def test_a_full_store_is_waited_for_and_the_job_says_so(
+    make: Callable[..., Bench], files: tuple[str, ...]
+) -> None:
+    notes: list[str | None] = []
+
+    def full(task: Task) -> Failure | None:
+        if isinstance(task, FillUnit) and not any(notes):
+            return Failure(Kind.FULL, "store-full", "The store has no space left.")
+        return None
+
+    bench = make(full)
+    job = bench.running.submit({"D": files}).id
+    (view,) = bench.drive(job, meanwhile=lambda: notes.append(bench.running.jobs.get(job).note))
+    assert "The store has no space left." in notes
+    assert view.complete
+    assert view.note is None
+
+
+def test_each_try_looks_at_the_next_replica(
+    make: Callable[..., Bench], files: tuple[str, ...], tmp_path: Path
+) -> None:
+    def down(task: Task) -> Failure | None:
+        paths = [piece.path for piece in task.pieces] if isinstance(task, FillUnit) else []
+        paths += [task.path] if isinstance(task, IndexFile) else []
+        if any(path.startswith("/far/") for path in paths):
+            return Failure(Kind.TRANSIENT, "server-timeout", "No answer.", paths[0])
+        return None
+
+    bench = make(down)
+    sites = (("/far/", str(tmp_path / "data") + "/"),)
+    bench.settings = bench.settings.model_copy(update={"replicas": sites, "data_roots": ("/far",)})
+    bench.rim.settings = bench.running.settings = bench.settings
+    asked = tuple("/far/" + Path(file).name for file in files)
+    job = bench.running.submit({"D": asked}).id
+    (view,) = bench.drive(job)
+    assert view.complete
+    assert all(unit.attempts == 2 for unit in bench.running.jobs.units(job))
+    assert all(file.startswith("/far/") for unit in bench.running.jobs.units(job) for file in unit.files)
+
+
+def test_a_cancelled_job_calls_off_what_runs(make: Callable[..., Bench], files: tuple[str, ...]) -> None:
+    bench = make(lambda task: time.sleep(0.2) if isinstance(task, FillUnit) else None)
+    job = bench.running.submit({"D": files}).id
+
+    def cancel() -> None:
+        if bench.running.jobs.get(job).counts.units.running:
+            bench.running.jobs.cancel(job)
+
+    (view,) = bench.drive(job, meanwhile=cancel)
+    assert view.state == JobState.CANCELLED
+    assert bench.cluster.called_off
+    assert {key[:2] for key in bench.cluster.called_off} == {("unit", job)}
+    assert set(bench.cluster.called_off) <= set(bench.cluster.asked)
