@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from binworks.service.database import Database
 from binworks.service.jobs import Jobs
+from binworks.service.quotas import Limits
 from binworks.service.settings import Settings
 from binworks.service.store import Store
 
@@ -27,7 +28,7 @@ class Context:
         """Open the job database and the store that the settings name."""
         database = Database(settings.database_url)
         database.create_tables()
-        jobs = Jobs(database, max_active=settings.max_active_jobs)
+        jobs = Jobs(database, limits=Limits.of(settings))
         return cls(settings, database, jobs, Store.open(settings.store_url))
 
 

@@ -84,6 +84,9 @@ _STATUS: tuple[tuple[type[BinworksError], HTTPStatus], ...] = (  # the first tha
 _STATUS_OF_CODE = {
     "unknown-job": HTTPStatus.NOT_FOUND,
     "too-many-jobs": HTTPStatus.TOO_MANY_REQUESTS,
+    "too-many-units": HTTPStatus.TOO_MANY_REQUESTS,
+    "too-much-stored": HTTPStatus.TOO_MANY_REQUESTS,
+    "too-much-cpu": HTTPStatus.TOO_MANY_REQUESTS,
 }
 _CODE_OF_STATUS = {
     HTTPStatus.BAD_REQUEST: "bad-request",

@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Select, and_, func, insert, or_, select, update
+from sqlalchemy import Select, and_, insert, or_, select, update
 from sqlalchemy.engine import Connection, Row
 
-from binworks.service import jobstate, views
+from binworks.processors import registry
+from binworks.service import anew, completed, jobstate, quotas, views
 from binworks.service.database import Database, generations, job_events, jobs, lease, units
 from binworks.service.model import (
     GenerationView,
@@ -28,7 +29,9 @@ from binworks.service.model import (
     ResolvedJob,
     UnitState,
     UnitView,
+    Usage,
 )
+from binworks.service.quotas import Limits
 from binworks.tensors.errors import ConflictError, RequestError
 
 ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
@@ -42,17 +45,17 @@ class Jobs:
     ----------
     database : Database
         Where they are kept.
-    max_active : int
-        Jobs of one owner that may be unfinished at a time.
+    limits : Limits
+        How much one owner may use.
     clock : callable
         Seconds since 1970.
     """
 
     def __init__(
-        self, database: Database, *, max_active: int = 100, clock: Callable[[], float] = time.time
+        self, database: Database, *, limits: Limits | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         self.database = database
-        self.max_active = max_active
+        self.limits = limits or Limits()
         self.clock = clock
 
     def create(
@@ -66,7 +69,8 @@ class Jobs:
         ------
         ConflictError
             Code ``idempotency-key-reused`` if the key came with another request before; code
-            ``too-many-jobs`` if the owner has too many unfinished ones.
+            ``too-many-jobs``, ``too-many-units``, ``too-much-stored`` or ``too-much-cpu`` if the owner has
+            reached a limit.
         """
         now = self.clock()
         digest = request_digest(resolved)
@@ -95,13 +99,7 @@ class Jobs:
         digest: str,
         now: float,
     ) -> str:
-        unfinished = select(func.count()).where(jobs.c.owner == owner, jobs.c.state.not_in(jobstate.FINISHED))
-        if connection.execute(unfinished).scalar_one() >= self.max_active:
-            raise ConflictError(
-                f"{owner} has {self.max_active} unfinished jobs, which is the limit.",
-                code="too-many-jobs",
-                hint="Wait for one to finish, or cancel one.",
-            )
+        quotas.check(connection, owner, self.limits, now)
         job_id = "".join(secrets.choice(ALPHABET) for _ in range(ID_LENGTH))
         document = resolved.model_dump(mode="json")
         connection.execute(
@@ -120,6 +118,16 @@ class Jobs:
         )
         add_event(connection, job_id, "state", now, {"state": JobState.QUEUED, "error": None})
         return job_id
+
+    def completed(self, resolved: ResolvedJob, owner: str) -> JobView | None:
+        """Return the newest job of an owner that has the complete result of this request, if there is one.
+
+        What only names or schedules a job does not matter: its label, its priority, its ``on_error``. Local
+        files must be those that the job read, by size and time of change; others are trusted by their names.
+        """
+        with self.database.read() as connection:
+            row = completed.find(connection, resolved, owner)
+            return None if row is None else self._view(connection, row)
 
     def get(self, job: str, owner: str | None = None) -> JobView:
         """Return a job as it is now.
@@ -174,6 +182,46 @@ class Jobs:
             if not state.finished and state != JobState.CANCELLING:
                 move(connection, row, JobState.CANCELLING, now, "asked for")
         return self.get(job)
+
+    def retry(self, job: str, owner: str | None = None) -> JobView:
+        """Take up a job again that failed, or whose result lacks events; an unfinished one stays as it is.
+
+        Raises
+        ------
+        RequestError
+            Code ``unknown-job``.
+        ConflictError
+            Code ``nothing-to-retry`` if its result is complete; ``cancelled``; ``code-differs`` if the
+            processor's code has changed; or a limit of the owner's, as for a new job.
+        """
+        now = self.clock()
+        code = _code(self.get(job, owner).request.processor)
+        with self.database.write() as connection:
+            row = _row(connection, job, owner)
+            if JobState(row.state).finished:
+                anew.refuse(connection, row, code)
+                quotas.check(connection, row.owner, self.limits, now)
+                anew.reopen(connection, row, self.limits, now)
+                move(connection, row, JobState.QUEUED, now, "to be tried again")
+        return self.get(job)
+
+    def delete(self, job: str, owner: str | None = None) -> None:
+        """Take a finished job away with all its snapshots.
+
+        Raises
+        ------
+        RequestError
+            Code ``unknown-job``.
+        ConflictError
+            Code ``job-not-finished``.
+        """
+        with self.database.write() as connection:
+            anew.remove(connection, _row(connection, job, owner), self.clock())
+
+    def usage(self, owner: str) -> Usage:
+        """Return what an owner uses and may use."""
+        with self.database.read() as connection:
+            return quotas.usage(connection, owner, self.limits, self.clock())
 
     def units(
         self, job: str, *, state: UnitState | None = None, after: int = -1, limit: int = 1000
@@ -250,6 +298,14 @@ def move(
         values |= {"finished": now, "error": error, "note": None}
     connection.execute(update(jobs).where(jobs.c.id == row.id).values(**values))
     add_event(connection, row.id, "state", now, {"state": state, "error": error})
+
+
+def _code(processor: str) -> str | None:
+    """Return the digest of the code that runs now; None if there is no such processor any more."""
+    try:
+        return registry.code_digest(processor)
+    except RequestError:
+        return None
 
 
 def _row(connection: Connection, job: str, owner: str | None) -> Row[Any]:

@@ -12,8 +12,8 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.RUNNING: frozenset({JobState.FINALIZING, JobState.FAILED, JobState.CANCELLING}),
     JobState.FINALIZING: frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLING}),
     JobState.CANCELLING: frozenset({JobState.CANCELLED}),
-    JobState.SUCCEEDED: frozenset(),
-    JobState.FAILED: frozenset(),
+    JobState.SUCCEEDED: frozenset({JobState.QUEUED}),  # if its result lacks events, on request
+    JobState.FAILED: frozenset({JobState.QUEUED}),  # on request
     JobState.CANCELLED: frozenset(),
 }
 FINISHED = tuple(state for state in JobState if state.finished)

@@ -14,7 +14,7 @@ from binworks.tensors.errors import BinworksError
 
 
 class JobState(StrEnum):
-    """Where a job is in its life; the last three are for ever."""
+    """Where a job is in its life; from the last three only a retry leads back."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -26,12 +26,12 @@ class JobState(StrEnum):
 
     @property
     def finished(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether nothing will change any more by itself."""
         return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
 
 class UnitState(StrEnum):
-    """Where a unit of work is; ``done``, ``skipped`` and ``failed`` are for ever."""
+    """Where a unit of work is; ``done``, ``skipped`` and ``failed`` are settled."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -218,6 +218,9 @@ class JobView(BaseModel):
     missing: Missing = Missing()
     luminosity: float | None = Field(default=None, description="1/pb")
     error: Problem | None = None
+    traceback: str | None = Field(
+        default=None, description="Where in the code; for errors that are the code's."
+    )
     datasets: list[DatasetProgress] = Field(default_factory=list)
 
 
@@ -229,6 +232,10 @@ class UnitView(BaseModel):
     state: UnitState
     events: int
     attempts: int
+    splits: int = Field(
+        default=0,
+        description="It is filled in 2**splits steps, for want of memory or time; the bits are the same.",
+    )
     files: list[str] = Field(description="Each as path[start:stop].")
     seconds: float | None = None
     reused: bool = Field(default=False, description="Whether an earlier job had filled the same already.")
@@ -273,6 +280,23 @@ class JobPage(BaseModel):
 
     jobs: list[JobView]
     next: str | None = Field(default=None, description="Cursor of the next page; none: this is the last.")
+
+
+class Quota(BaseModel):
+    """How much of something an owner uses, and may use."""
+
+    used: float
+    limit: float | None = Field(description="None: as much as he likes.")
+
+
+class Usage(BaseModel):
+    """What an owner uses of the service."""
+
+    owner: str
+    active_jobs: Quota = Field(description="Jobs that are not finished.")
+    queued_units: Quota = Field(description="Units of work of these jobs that are not settled.")
+    stored_bytes: Quota = Field(description="Of snapshots, and of the partials that his jobs filled.")
+    cpu_hours: Quota = Field(description="What workers spent on his units in the last 30 days.")
 
 
 Scope = Literal["read", "submit", "admin"]

@@ -57,6 +57,7 @@ def job(connection: Connection, row: Row[Any], *, now: float, driver_alive: bool
         missing=_missing(connection, row),
         luminosity=row.resolved["luminosity"],
         error=None if row.error is None else Problem.model_validate(row.error),
+        traceback=row.traceback,
         datasets=datasets,
     )
 
@@ -77,6 +78,7 @@ def unit(row: Row[Any]) -> UnitView:
         state=UnitState(row.state),
         events=row.events,
         attempts=row.attempts,
+        splits=row.splits,
         files=[f"{piece['path']}[{piece['start']}:{piece['stop']}]" for piece in row.ranges],
         seconds=row.seconds,
         reused=row.reused,
@@ -173,16 +175,16 @@ def _total(datasets: list[DatasetProgress]) -> Counts:
 def _rate(connection: Connection, row: Row[Any], counts: Counts, now: float) -> float | None:
     if row.started is None or not counts.events.done:
         return None
-    if row.finished is not None:
-        seconds: float = row.finished - row.started
-        return counts.events.done / max(seconds, 1e-3)
-    started: float = row.started
-    window = min(RATE_SECONDS, max(now - started, 1.0))
+    begin: float = row.started  # what was done before a retry is not counted
+    seconds = max((row.finished or now) - begin, 1e-3)
+    if row.finished is None:
+        seconds = min(RATE_SECONDS, max(seconds, 1.0))
+        begin = now - seconds
     recent = select(_sum(units.c.events)).where(
-        units.c.job == row.id, units.c.state == UnitState.DONE, units.c.finished > now - window
+        units.c.job == row.id, units.c.state == UnitState.DONE, units.c.finished > begin
     )
     done: int = connection.execute(recent).scalar_one() or 0
-    return done / window
+    return done / seconds
 
 
 def _latest(connection: Connection, job_id: str) -> Row[Any] | None:

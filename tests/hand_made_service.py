@@ -23,6 +23,7 @@ from binworks.service.database import Database, generations, jobs
 from binworks.service.jobs import Jobs, add_event, move
 from binworks.service.ledger import Ledger
 from binworks.service.model import JobRequest, JobState
+from binworks.service.quotas import Limits
 from binworks.service.requests import resolve
 from binworks.service.settings import Settings
 from binworks.service.snapshot import Cut
@@ -116,7 +117,7 @@ class HandMade:
         settings.save()
         database = Database(settings.database_url)
         database.create_tables()
-        repository = Jobs(database, max_active=settings.max_active_jobs)
+        repository = Jobs(database, limits=Limits.of(settings))
         made = cls(settings, database, repository, Store.open(settings.store_url))
         now = time.time()
         for owner in OWNERS:

@@ -20,6 +20,7 @@ from binworks.service.lease import LeaseLostError, identity
 from binworks.service.ledger import FileKey, Ledger, Settled
 from binworks.service.model import JobRequest, JobState, ResolvedJob, UnitState
 from binworks.service.plan import FileFacts, Piece, Unit
+from binworks.service.quotas import Limits
 from binworks.service.requests import catalogue, check_path, resolve
 from binworks.service.retry import Again, Kind
 from binworks.service.settings import Settings
@@ -51,7 +52,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def jobs(database: Database, clock: Clock) -> Jobs:
-    return Jobs(database, max_active=3, clock=clock)
+    return Jobs(database, limits=Limits(active_jobs=3), clock=clock)
 
 
 @pytest.fixture
@@ -151,7 +152,7 @@ def test_a_foreign_job_looks_absent(jobs: Jobs) -> None:
 
 
 def test_pages_give_each_job_once_newest_first(jobs: Jobs, clock: Clock) -> None:
-    jobs.max_active = 100
+    jobs.limits = Limits()
     made = []
     for i in range(7):
         clock.now += i % 2  # some are of the same second
