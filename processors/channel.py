@@ -116,6 +116,7 @@ class MuonChannel(CompiledProcessor):
 
     Options: ClassVar[type[Options]] = ChannelOptions
     options: ChannelOptions
+    independent_groups: ClassVar[bool] = True
     boson: ClassVar[Literal["W", "Z"]]
     known: ClassVar[Mapping[str, Systematic]]
 

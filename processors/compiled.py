@@ -59,6 +59,9 @@ class CompiledProcessor(ProcessorABC):  # type: ignore[misc]
     """Variation groups by name, each with the payloads it needs."""
     by_name_only: ClassVar[frozenset[str]] = frozenset()
     """Those that are not made unless asked for."""
+    independent_groups: ClassVar[bool] = False
+    """Whether, as long as no event is odd, neither the nominal sums nor what a group adds depend on which other groups
+    there are: then sums with other groups can be completed."""
 
     def __init__(
         self,
@@ -99,9 +102,10 @@ class CompiledProcessor(ProcessorABC):  # type: ignore[misc]
         dataset: Dataset,
         chunks: Iterable[tuple[Range, int, int]],
         progress: Callable[[int], None] | None,
+        begun: Accumulator | None = None,
     ) -> Accumulator:
-        """Read and fill each chunk (range, start, stop), in their order."""
-        accumulator = self.accumulator(dataset)
+        """Read and fill each chunk (range, start, stop), in their order, after what is in ``begun``."""
+        accumulator = self.accumulator(dataset) if begun is None else begun.copy()
         for columns in _read_ahead(self.fields(dataset), chunks):
             self.fill(columns, dataset, accumulator)
             if progress is not None:

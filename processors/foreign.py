@@ -72,9 +72,10 @@ class ForeignProcessor:
         dataset: Dataset,
         chunks: Iterable[tuple[Range, int, int]],
         progress: Callable[[int], None] | None,
+        begun: Accumulator | None = None,
     ) -> Accumulator:
-        """Add what the processor makes of each chunk (range, start, stop), in their order."""
-        total = self.accumulator(dataset)
+        """Add what the processor makes of each chunk (range, start, stop), in their order, to what is in ``begun``."""
+        total = self.accumulator(dataset) if begun is None else begun.copy()
         metadata = {**dataset.model_dump(mode="json", exclude={"name", "files"}), "dataset": dataset.name}
         for r, start, stop in chunks:
             events = nanoevents(r.path, r.uuid, start, stop, {**metadata, "filename": r.path})

@@ -32,8 +32,9 @@ class Processor(Protocol):
         dataset: Dataset,
         chunks: Iterable[tuple[Range, int, int]],
         progress: Callable[[int], None] | None,
+        begun: Accumulator | None = None,
     ) -> Accumulator:
-        """Return the sums over the chunks (range, start, stop), added in their order."""
+        """Return ``begun`` and the sums over the chunks (range, start, stop), added in their order."""
         ...
 
 
@@ -42,10 +43,14 @@ def fill_ranges(
     dataset: Dataset,
     ranges: Iterable[Range],
     progress: Callable[[int], None] | None = None,
+    *,
+    begun: Accumulator | None = None,
+    chunk: int = CHUNK,
 ) -> Accumulator:
     """Fill one accumulator with the events of the ranges, in their order.
 
-    A compiled processor adds event by event, so its sums do not depend on how the ranges are cut.
+    A compiled processor adds event by event, so its sums do not depend on how the ranges are cut, nor on whether they
+    are filled at once. Another one's do not depend on the latter if it stops between two chunks.
 
     Parameters
     ----------
@@ -57,13 +62,17 @@ def fill_ranges(
         Where they are.
     progress : callable, optional
         Called with the number of events done after each chunk.
+    begun : Accumulator, optional
+        The sums over the events before these, to go on from; it is not changed.
+    chunk : int
+        Events read at once.
 
     Raises
     ------
     InputError, TransientError
         From reading; the file is named.
     """
-    return processor.fill_chunks(dataset, _chunks(ranges), progress)
+    return processor.fill_chunks(dataset, _chunks(ranges, chunk), progress, begun)
 
 
 def run_files(processor: Processor, dataset: Dataset) -> Accumulator:
@@ -72,8 +81,8 @@ def run_files(processor: Processor, dataset: Dataset) -> Accumulator:
     return fill_ranges(processor, dataset, [Range(f.path, f.uuid, 0, f.entries) for f in facts])
 
 
-def _chunks(ranges: Iterable[Range]) -> Iterator[tuple[Range, int, int]]:
+def _chunks(ranges: Iterable[Range], chunk: int) -> Iterator[tuple[Range, int, int]]:
     """Give the ranges in pieces that fit into memory."""
     for r in ranges:
-        for start in range(r.start, r.stop, CHUNK):
-            yield r, start, min(start + CHUNK, r.stop)
+        for start in range(r.start, r.stop, chunk):
+            yield r, start, min(start + chunk, r.stop)

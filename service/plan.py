@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 
@@ -144,8 +144,24 @@ def partial_name(recipe: Mapping[str, Any], pieces: Sequence[Piece]) -> str:
     pieces : sequence of Piece
         Files count by uuid and size; where they lie does not matter.
     """
-    ranges = [[piece.uuid, piece.size, piece.start, piece.stop] for piece in pieces]
-    return _hash({"schema": "binworks.partial/1", "recipe": dict(recipe), "ranges": ranges})
+    return _hash({"schema": "binworks.partial/1", "recipe": dict(recipe), "ranges": _ranges(pieces)})
+
+
+def base_name(recipe: Mapping[str, Any], pieces: Sequence[Piece]) -> str:
+    """Return what the names of a unit's partials have in common, whatever the variation groups.
+
+    Parameters
+    ----------
+    recipe, pieces
+        As for `partial_name`.
+    """
+    common = {name: fact for name, fact in recipe.items() if name != "systematics"}
+    return _hash({"schema": "binworks.base/1", "recipe": common, "ranges": _ranges(pieces)})
+
+
+def checkpoint_name(partial: str, events: int) -> str:
+    """Return the name of the sums over the first events of a unit that is filled in steps."""
+    return _hash({"schema": "binworks.checkpoint/1", "partial": partial, "events": events})
 
 
 def merged_name(children: Sequence[str]) -> str:
@@ -153,9 +169,53 @@ def merged_name(children: Sequence[str]) -> str:
     return _hash({"schema": "binworks.merged/1", "children": list(children)})
 
 
+def step_ends(pieces: Sequence[Piece], steps: int, grain: int = 1) -> tuple[int, ...]:
+    """Return how many events of a unit are filled after each step: about equal parts, the last one all.
+
+    Halving the steps leaves a subset of the ends, so that what coarser steps have stored is of use to finer ones.
+
+    Parameters
+    ----------
+    grain : int
+        A step ends after a whole number of so many events of a piece, or with the piece.
+    """
+    grains = sum(_grains(piece, grain) for piece in pieces)
+    return tuple(_events_in(pieces, -(-grains * (step + 1) // steps), grain) for step in range(steps))
+
+
+def between(pieces: Sequence[Piece], start: int, stop: int) -> tuple[Piece, ...]:
+    """Return events ``start`` to ``stop`` of a unit, counted from its first."""
+    found, before = [], 0
+    for piece in pieces:
+        first, last = max(start - before, 0), min(stop - before, piece.events)
+        if first < last:
+            found.append(replace(piece, start=piece.start + first, stop=piece.start + last))
+        before += piece.events
+    return tuple(found)
+
+
 def document(units: Sequence[Unit]) -> list[dict[str, Any]]:
     """Return the plan as JSON."""
     return [asdict(unit) for unit in units]
+
+
+def _grains(piece: Piece, grain: int) -> int:
+    return -(-piece.events // grain)
+
+
+def _events_in(pieces: Sequence[Piece], grains: int, grain: int) -> int:
+    """Return the number of events in the first grains of a unit."""
+    events = 0
+    for piece in pieces:
+        taken = min(grains, _grains(piece, grain))
+        events += min(taken * grain, piece.events)
+        grains -= taken
+    return events
+
+
+def _ranges(pieces: Sequence[Piece]) -> list[list[str | int]]:
+    """Return what identifies the events: where a file lies does not matter."""
+    return [[piece.uuid, piece.size, piece.start, piece.stop] for piece in pieces]
 
 
 def _hash(of: Mapping[str, Any]) -> str:

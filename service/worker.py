@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, lru_cache, singledispatch
 
 from binworks.corrections import sets
@@ -17,8 +17,8 @@ from binworks.processors.compiled import CompiledProcessor
 from binworks.processors.dataset import Dataset
 from binworks.processors.fileindex import Shelf
 from binworks.processors.foreign import ForeignProcessor
-from binworks.processors.run import Range, fill_ranges
-from binworks.service import failures, layout
+from binworks.service import failures, layout, partials
+from binworks.service.filling import Filling
 from binworks.service.plan import FileFacts
 from binworks.service.store import Store
 from binworks.service.tasks import (
@@ -33,8 +33,7 @@ from binworks.service.tasks import (
     WriteDataset,
 )
 from binworks.service.tree import Sum
-from binworks.tensors.accumulator import Accumulator, ordered_sum
-from binworks.tensors.errors import ConflictError, RequestError, TransientError
+from binworks.tensors.errors import ConflictError
 
 INDEXES = "indexes"
 """Key of the folder of file indexes in the store."""
@@ -82,36 +81,21 @@ def index_file(task: IndexFile, _progress: Progress | None) -> FileFacts:
 
 @_do.register
 def fill_unit(task: FillUnit, progress: Progress | None) -> Receipt:
-    """Fill a unit and store its partial, unless it is there already."""
+    """Fill a unit and store its partial, unless it is there already; or do one step of it."""
     begin = time.monotonic()
     store = _store(task.store)
-    there = _stored(store, task.partial)
-    accumulator = there or _filled(task, progress)
-    if there is None:
-        store.write_accumulator(layout.partial(task.partial), accumulator, {"recipe": task.recipe.facts()})
+    there = partials.found(store, task.partial)
+    if there is not None:
+        return there
+    filling = Filling(task, store, _shelf(task.store), _processor, progress)
+    receipt = partials.found(store, filling.name)
+    if receipt is None:
+        facts = {"recipe": task.recipe.facts()}
+        receipt = partials.commit(store, filling.name, filling.sums(), facts, begin)
         gc.collect()  # file readers hold their arrays in cycles
-    return _receipt(store, task.partial, accumulator, begin, reused=there is not None)
-
-
-def _filled(task: FillUnit, progress: Progress | None) -> Accumulator:
-    processor = _processor(task.recipe)
-    dataset = Dataset.model_validate_json(task.dataset)
-    accumulator = fill_ranges(processor, dataset, _ranges(task), progress)
-    expected = sum(piece.events for piece in task.pieces)
-    if accumulator.counts.get("entries") != expected:
-        raise ConflictError(
-            f"The unit has {expected} events, but the processor counted {accumulator.counts.get('entries')}.",
-            code="events-lost",
-            where=", ".join(piece.path for piece in task.pieces),
-        )
-    return accumulator
-
-
-def _ranges(task: FillUnit) -> Iterator[Range]:
-    """Give the ranges of a unit; each file's index is there, or made, before the first of its events is read."""
-    for piece in task.pieces:
-        reading.inspect(piece.path, _shelf(task.store))
-        yield Range(piece.path, piece.uuid, piece.start, piece.stop)
+    if filling.name == task.partial:
+        filling.remove_checkpoints()
+    return receipt
 
 
 @_do.register
@@ -119,11 +103,11 @@ def merge(task: Merge, _progress: Progress | None) -> Receipt:
     """Add stored sums from left to right and store the sum, unless it is there already."""
     begin = time.monotonic()
     store = _store(task.store)
-    there = _stored(store, task.name)
-    accumulator = there or _value(store, Sum(task.children))
-    if there is None:
-        store.write_accumulator(layout.partial(task.name), accumulator, {"children": list(task.children)})
-    return _receipt(store, task.name, accumulator, begin, reused=there is not None)
+    there = partials.found(store, task.name)
+    if there is not None:
+        return there
+    sums = partials.value(store, Sum(task.children))
+    return partials.commit(store, task.name, sums, {"children": list(task.children)}, begin)
 
 
 @_do.register
@@ -134,32 +118,11 @@ def write_dataset(task: WriteDataset, _progress: Progress | None) -> Receipt:
     if task.value is None:
         accumulator = _processor(task.recipe).accumulator(Dataset.model_validate_json(task.dataset))
     else:
-        accumulator = _value(store, task.value)
+        accumulator = partials.value(store, task.value)
+    read = time.monotonic()
     digest = store.write_accumulator(task.key, accumulator, task.attributes)
-    return Receipt(digest, accumulator.counts, accumulator.nbytes, time.monotonic() - begin, reused=False)
-
-
-def _value(store: Store, value: str | Sum) -> Accumulator:
-    if isinstance(value, str):
-        return store.read_accumulator(layout.partial(value))
-    return ordered_sum(_value(store, child) for child in value.children)
-
-
-def _stored(store: Store, name: str) -> Accumulator | None:
-    """Return a partial that is there and sound; one that is damaged is put aside."""
-    key = layout.partial(name)
-    try:
-        return store.read_accumulator(key)
-    except RequestError:
-        return None
-    except TransientError:
-        store.put_aside(key)
-        return None
-
-
-def _receipt(store: Store, name: str, accumulator: Accumulator, begin: float, *, reused: bool) -> Receipt:
-    digest = str(store.attributes(layout.partial(name))["digest"])
-    return Receipt(digest, accumulator.counts, accumulator.nbytes, time.monotonic() - begin, reused)
+    end = time.monotonic()
+    return Receipt(digest, accumulator.counts, accumulator.nbytes, end - begin, False, end - read)
 
 
 @lru_cache(maxsize=8)

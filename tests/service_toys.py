@@ -25,7 +25,7 @@ from binworks.processors import registry
 from binworks.processors.columns import Columns, Field
 from binworks.processors.compiled import CompiledProcessor, Options
 from binworks.processors.dataset import Dataset
-from binworks.service import layout, plan, worker
+from binworks.service import layout, partials, plan, worker
 from binworks.service.database import Database
 from binworks.service.jobs import Jobs
 from binworks.service.ledger import Ledger
@@ -248,7 +248,7 @@ def serial(folder: Path, dataset: Dataset, resolved: ResolvedJob) -> str:
         tree.settle_leaf(unit.number, name)
     value = tree.value()
     assert value is not None
-    return digest_of(worker._value(store, value))
+    return digest_of(partials.value(store, value))
 
 
 def recipe_of(resolved: ResolvedJob, **options: Any) -> Recipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,17 +176,18 @@ def test_a_replaced_file_is_noticed(tmp_path: Path) -> None:
     assert failed(worker.run(task)).code == "file-changed"
 
 
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, Kind.FULL), (errno.EIO, Kind.TRANSIENT)])
 def test_a_store_that_does_not_take_it_is_a_passing_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: Kind
 ) -> None:
-    def full(_path: Path) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def refuse(_path: Path) -> None:
+        raise OSError(number, os.strerror(number))
 
     task = unit(tmp_path, recipe(), *write_all(tmp_path / "d", 1, 700))
     with monkeypatch.context() as broken:
-        broken.setattr(store, "_sync", full)
+        broken.setattr(store, "_sync", refuse)
         outcome = failed(worker.run(task))
-    assert (outcome.kind, outcome.code) == (Kind.TRANSIENT, "store-write-failed")
+    assert (outcome.kind, outcome.code) == (kind, "store-write-failed")
     assert not received(worker.run(task)).reused
 
 
