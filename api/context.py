@@ -1,4 +1,4 @@
-"""What every route works with: the settings, the jobs and the store, opened once."""
+"""What every route works with: the settings, the jobs, their snapshots and the store, opened once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from binworks.service.database import Database
 from binworks.service.jobs import Jobs
+from binworks.service.pins import Pins
 from binworks.service.quotas import Limits
 from binworks.service.settings import Settings
 from binworks.service.store import Store
@@ -21,6 +22,7 @@ class Context:
     settings: Settings
     database: Database
     jobs: Jobs
+    pins: Pins
     store: Store
 
     @classmethod
@@ -29,7 +31,7 @@ class Context:
         database = Database(settings.database_url)
         database.create_tables()
         jobs = Jobs(database, limits=Limits.of(settings))
-        return cls(settings, database, jobs, Store.open(settings.store_url))
+        return cls(settings, database, jobs, Pins(database), Store.open(settings.store_url))
 
 
 def _context(request: Request) -> Context:

@@ -12,7 +12,7 @@ from binworks.api.context import Context
 from binworks.api.problems import NotFoundError
 from binworks.service import layout
 from binworks.service.model import GenerationView
-from binworks.tensors.errors import ConflictError, unknown_name
+from binworks.tensors.errors import RequestError, unknown_name
 from binworks.tensors.expansion import Expansion
 from binworks.tensors.histogram import Histogram
 
@@ -121,34 +121,19 @@ class Snapshot:
 
 
 def pin(context: Context, user: User, job: str, n: int | None) -> Snapshot:
-    """Return a snapshot, the latest by default.
+    """Return a snapshot, the latest by default; it stays for an hour.
 
     Raises
     ------
     NotFoundError
-        If there is no such job (for this user) or no such generation.
+        If there is no such job (for this user) or no such generation (any more).
     ConflictError
         If the job has no snapshot yet.
     """
-    views = context.jobs.generations(context.jobs.get(job, user.sees).id)
-    if not views:
-        raise ConflictError(
-            "The job has no snapshot yet.",
-            code="no-snapshot",
-            where=job,
-            hint="Wait for the first, or see the job's error.",
-        )
-    if n is None:
-        return Snapshot(context, job, views[-1])
-    for view in views:
-        if view.n == n:
-            return Snapshot(context, job, view)
-    raise NotFoundError(
-        f"The job has no snapshot {n}.",
-        code="unknown-generation",
-        where=job,
-        hint=f"It has {', '.join(str(v.n) for v in views)}.",
-    )
+    try:
+        return Snapshot(context, job, context.pins.pin(job, n, user.sees))
+    except RequestError as error:
+        raise NotFoundError(error.message, code=error.code, where=error.where, hint=error.hint) from None
 
 
 def _absent(kind: str, name: str, known: list[str]) -> NotFoundError:

@@ -54,6 +54,17 @@ class Settings(BaseModel):
         default=120.0, gt=0, description="Seconds after which opening a file is given up."
     )
     snapshot_seconds: float = Field(default=30.0, gt=0, description="Between two snapshots of a running job.")
+    keep_snapshots_seconds: float = Field(
+        default=3600.0,
+        ge=0,
+        description="A superseded snapshot stays so long; one that is read, an hour longer.",
+    )
+    keep_partials_days: float = Field(
+        default=30.0,
+        ge=0,
+        description="Partials that no unfinished job needs stay so long after their last use, for later jobs.",
+    )
+    gc_seconds: float = Field(default=600.0, gt=0, description="Between two collections of garbage.")
     lease_seconds: float = Field(default=10.0, gt=0, description="A driver silent for this long is replaced.")
     retries: int = Field(
         default=4, ge=0, description="How often a unit is tried again after a passing failure."
