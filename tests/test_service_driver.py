@@ -29,6 +29,7 @@ from binworks.service.tasks import Failure, FillUnit, IndexFile, Merge, Task, Wr
 from binworks.tensors.errors import TransientError
 
 FILES, EVENTS = 4, 3500
+FULL = "The store has no space left."
 
 
 class EndOfDriverError(BaseException):
@@ -291,14 +292,14 @@ def test_a_full_store_is_waited_for_and_the_job_says_so(
     notes: list[str | None] = []
 
     def full(task: Task) -> Failure | None:
-        if isinstance(task, FillUnit) and not any(notes):
-            return Failure(Kind.FULL, "store-full", "The store has no space left.")
+        if isinstance(task, FillUnit) and FULL not in notes:
+            return Failure(Kind.FULL, "store-full", FULL)
         return None
 
     bench = make(full)
     job = bench.running.submit({"D": files}).id
     (view,) = bench.drive(job, meanwhile=lambda: notes.append(bench.running.jobs.get(job).note))
-    assert "The store has no space left." in notes
+    assert FULL in notes
     assert view.complete
     assert view.note is None
 

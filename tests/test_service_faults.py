@@ -81,7 +81,8 @@ def test_a_kill_in_mid_job_changes_no_bit_and_doubles_no_unit(
     assert view.complete
     assert view.counts.events.done == view.datasets[0].entries == FILES * EVENTS
     assert view.counts.units.done == view.counts.units.total == len(running.units(job))
-    assert max(unit.attempts for unit in running.units(job)) >= 2
+    attempts = max(unit.attempts for unit in running.units(job))
+    assert attempts == 1 if victim == "driver" else attempts >= 2  # workers go on without a driver
     settled = [event.data["n"] for event in running.jobs.events(job) if event.kind == "snapshot"]
     assert settled == sorted(set(settled))
 
