@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 import binworks
-from binworks.api import catalogue, events, expansions, health, histograms, jobs, problems, zarrfiles
+from binworks.api import catalogue, events, expansions, health, histograms, jobs, problems, usage, zarrfiles
 from binworks.api.context import Context
 from binworks.service.settings import Settings
 
@@ -28,7 +28,9 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.context.database.close()
 
     app = FastAPI(title="binworks", version=binworks.__version__, description=DESCRIPTION, lifespan=lifespan)
-    routers = [noun.router for noun in (health, catalogue, jobs, events, histograms, expansions, zarrfiles)]
+    routers = [
+        noun.router for noun in (health, catalogue, usage, jobs, events, histograms, expansions, zarrfiles)
+    ]
     for router in routers:
         app.include_router(router)
     problems.install(app, [*app.routes, *(route for router in routers for route in router.routes)])

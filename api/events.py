@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Header
@@ -17,6 +18,8 @@ from binworks.api.jobs import JobId
 from binworks.api.problems import responses
 from binworks.service.jobs import Jobs
 from binworks.service.model import JobEvent, JobState
+from binworks.service.views import NO_DRIVER
+from binworks.tensors.errors import RequestError
 
 POLL = 0.25
 HEARTBEAT = 5.0
@@ -56,35 +59,50 @@ def events(
 ) -> StreamingResponse:
     """Follow a job; the stream ends after the event of its final state.
 
-    The data of each event is a JSON document (schema `JobEvent`). A comment every five seconds keeps the line
-    open.
+    A job that was retried has more than one such event; the stream goes on after all but the last. The data
+    of each event is a JSON document (schema `JobEvent`). A comment every five seconds keeps the line open. A
+    `note` with the id of the event before it says that no driver is at work.
     """
-    finished = context.jobs.get(job, user.sees).state.finished
+    view = context.jobs.get(job, user.sees)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    stream = _stream(context.jobs, job, last_event_id, finished=finished)
+    stream = _stream(context.jobs, job, last_event_id, finished=view.state.finished)
     return StreamingResponse(stream, headers=headers, media_type=MEDIA_TYPE)
 
 
 async def _stream(jobs: Jobs, job: str, after: int, *, finished: bool) -> AsyncIterator[str]:
     yield "retry: 1000\n\n"
-    spoken = time.monotonic()
+    spoken, note = time.monotonic(), ""
     while True:
         page = await run_in_threadpool(jobs.events, job, after, PAGE)
         for event in page:
             yield _message(event)
-            after, spoken = event.id, time.monotonic()
-            finished = finished or _is_final(event)
-        if finished and len(page) < PAGE:
+            after, spoken, note = event.id, time.monotonic(), ""
+            if event.kind == "state":
+                finished = JobState(event.data["state"]).finished
+        if len(page) == PAGE:
+            continue
+        if finished:
             return
         if time.monotonic() - spoken > HEARTBEAT:
             yield ": still here\n\n"
-            spoken = time.monotonic()
-        if len(page) < PAGE:
-            await asyncio.sleep(POLL)
+            spoken, before = time.monotonic(), note
+            try:
+                note = await run_in_threadpool(_silence, jobs, job)
+            except RequestError:  # it was deleted meanwhile
+                return
+            if note and note != before:
+                yield _noted(job, after, note)
+        await asyncio.sleep(POLL)
 
 
-def _is_final(event: JobEvent) -> bool:
-    return event.kind == "state" and JobState(event.data["state"]).finished
+def _silence(jobs: Jobs, job: str) -> str:
+    """Return why nobody tells anything: the one reason that nobody is there to write down; empty if it is not that."""
+    return NO_DRIVER if jobs.get(job).note == NO_DRIVER else ""
+
+
+def _noted(job: str, after: int, note: str) -> str:
+    """Return an event that is not in the diary; a reader resumes after the one before."""
+    return _message(JobEvent(id=after, job=job, kind="note", time=datetime.now(UTC), data={"note": note}))
 
 
 def _message(event: JobEvent) -> str:

@@ -27,7 +27,18 @@ class Version(BaseModel):
     name: str = "binworks"
     version: str = binworks.__version__
     capabilities: list[str] = Field(
-        default=["events", "expansions", "histograms", "idempotency-key", "prefer-wait", "zarr"]
+        default=[
+            "delete",
+            "events",
+            "expansions",
+            "histograms",
+            "idempotency-key",
+            "prefer-wait",
+            "retry",
+            "reuse",
+            "usage",
+            "zarr",
+        ]
     )
     histogram_formats: list[str] = Field(default=FORMATS)
     dashboard: str | None = Field(None, description="Address of the Dask dashboard.")

@@ -19,6 +19,7 @@ from binworks.api.context import Ctx
 from binworks.api.jobs import JobId
 from binworks.api.problems import NotFoundError, responses
 from binworks.api.snapshots import Generation, Name, Snapshot
+from binworks.tensors import incomplete
 from binworks.tensors.archive import TimelessZip
 from binworks.tensors.histogram import Histogram
 
@@ -30,7 +31,18 @@ router = APIRouter(
     prefix="/v1/jobs", tags=["histograms"], responses=responses(401, 403, 404, 409, 422, 500, 503)
 )
 
+_COVERS = {
+    "Binworks-Complete": {
+        "description": "`true` if every event of the input is in it.",
+        "schema": {"type": "string"},
+    },
+    "Binworks-Fraction": {
+        "description": "Part of the events that is in it; files that could not be opened are not counted.",
+        "schema": {"type": "string"},
+    },
+}
 _FORMATS = {
+    "headers": _COVERS,
     "content": {
         JSON: {"schema": {"type": "object"}},
         NPY: {"schema": {"type": "string", "format": "binary"}},
@@ -73,10 +85,13 @@ class SnapshotView(BaseModel):
     datasets: list[DatasetSums]
 
 
-@router.get("/{job}/histograms")
-def listed(job: JobId, context: Ctx, user: Reader, generation: Generation = None) -> SnapshotView:
+@router.get("/{job}/histograms", responses={200: {"headers": _COVERS}})
+def listed(
+    job: JobId, context: Ctx, user: Reader, response: Response, generation: Generation = None
+) -> SnapshotView:
     """List the histograms of a snapshot by data set."""
     snapshot = snapshots.pin(context, user, job, generation)
+    response.headers.update(_covers(snapshot))
     facts = snapshot.facts()
     return SnapshotView(
         job=job,
@@ -117,7 +132,7 @@ def histogram(
         "Content-Location": str(
             request.url.include_query_params(generation=snapshot.n).replace(scheme="", netloc="")
         ),
-        "Binworks-Complete": "true" if snapshot.view.complete else "false",
+        **_covers(snapshot),
     }
     if files.is_current(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
@@ -132,7 +147,8 @@ def histogram(
     responses={
         200: {
             "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
-            "description": "The picture.",
+            "description": "The picture; it says so if events are missing.",
+            "headers": _COVERS,
         }
     },
 )
@@ -147,16 +163,23 @@ def picture(
 ) -> Response:
     """Return a picture of the projections on each axis."""
     snapshot = snapshots.pin(context, user, job, generation)
+    mark = incomplete.mark(snapshot.facts())
     headers = {
-        "ETag": files.strong_etag(job, snapshot.n, dataset, name, "png"),
+        "ETag": files.strong_etag(job, snapshot.n, dataset, name, "png", mark),
         "Cache-Control": files.REVALIDATE if generation is None else files.IMMUTABLE,
+        **_covers(snapshot),
     }
     if files.is_current(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     found = snapshot.histogram(dataset, name)
-    covered = "" if snapshot.view.complete else f", {snapshot.view.fraction:.1%} of the events"
-    title = f"{dataset}: {name} (job {job}, snapshot {snapshot.n}{covered})"
-    return files.computed(preview.projections(found, title), "image/png", headers)
+    title = f"{dataset}: {name} (job {job}, snapshot {snapshot.n})"
+    return files.computed(preview.png(preview.projections(found, title, mark)), "image/png", headers)
+
+
+def _covers(snapshot: Snapshot) -> dict[str, str]:
+    """Return the headers that say how much of the input is in an answer."""
+    view = snapshot.view
+    return {"Binworks-Complete": str(view.complete).lower(), "Binworks-Fraction": f"{view.fraction:.6g}"}
 
 
 def _dataset(snapshot: Snapshot, name: str) -> DatasetSums:

@@ -1,16 +1,17 @@
-"""Jobs: submit, look, list, cancel, and their units of work."""
+"""Jobs: submit, look, list, cancel, retry, delete, and their units of work."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import time
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
+from binworks.api import examples
 from binworks.api.auth import Reader, Submitter
 from binworks.api.context import Ctx
 from binworks.api.problems import responses
@@ -25,6 +26,9 @@ JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,40}$", description="Id of
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=responses(401, 403, 422, 500, 503))
 
 
+_LOCATION: dict[str, Any] = {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}}
+
+
 class UnitPage(BaseModel):
     """Some units of work in their order, and where the next ones start."""
 
@@ -36,14 +40,20 @@ class UnitPage(BaseModel):
     "",
     status_code=201,
     responses={
+        200: {
+            **examples.example({**examples.JOB, "state": "succeeded", "complete": True}, "It was there."),
+            "model": JobView,
+            "headers": _LOCATION,
+        },
         201: {
+            **examples.example(examples.JOB, "A new job."),
             "headers": {
-                "Location": {"description": "Address of the job.", "schema": {"type": "string"}},
+                **_LOCATION,
                 "Idempotent-Replayed": {
                     "description": "`true` if an earlier request with this key had made the job.",
                     "schema": {"type": "string"},
                 },
-            }
+            },
         },
         **responses(400, 409, 429),
     },
@@ -62,9 +72,25 @@ def submit(
             description="The same key and body give one job.",
         ),
     ] = None,
+    reuse: Annotated[
+        Literal["completed"] | None,
+        Query(description="`completed`: answer with your newest job that has this result, if there is one."),
+    ] = None,
 ) -> JobView:
-    """Submit a job; it is durably stored when the answer comes."""
-    job, new = context.jobs.create(resolve(body, context.settings), user.name, idempotency_key)
+    """Submit a job; it is durably stored when the answer comes.
+
+    With `reuse=completed` the answer is 200 and your newest job that succeeded, lacks no event, and was asked
+    for the same with the same code, if there is one; label, priority and `on_error` may differ. Local files
+    must have the size and the time of change that they had then; files behind a protocol (`root://`) are
+    trusted by their names.
+    """
+    resolved = resolve(body, context.settings)
+    found = context.jobs.completed(resolved, user.name) if reuse else None
+    if found is not None:
+        response.status_code = 200
+        response.headers["Location"] = f"/v1/jobs/{found.id}"
+        return found
+    job, new = context.jobs.create(resolved, user.name, idempotency_key)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     if not new:
         response.headers["Idempotent-Replayed"] = "true"
@@ -112,6 +138,33 @@ async def status(
 def cancel(job: JobId, context: Ctx, user: Submitter) -> JobView:
     """Ask for the end of a job; a finished one stays as it is."""
     return context.jobs.cancel(job, user.sees)
+
+
+@router.post(
+    "/{job}/retry",
+    status_code=202,
+    responses={202: examples.example(examples.JOB, "It waits again."), **responses(404, 409, 429)},
+)
+def retry(job: JobId, context: Ctx, user: Submitter) -> JobView:
+    """Take up a job again that failed, or whose result lacks events; what it has done is kept.
+
+    What failed or was left out is tried with fresh counters. If files were at fault, all files are looked at
+    anew. A job that is not finished stays as it is. Refused with 409 for a complete result, a cancelled job,
+    and a job of older code.
+    """
+    return context.jobs.retry(job, user.sees)
+
+
+@router.delete(
+    "/{job}",
+    status_code=204,
+    response_class=Response,
+    responses={204: {"description": "It is gone, with all its snapshots."}, **responses(404, 409)},
+)
+def delete(job: JobId, context: Ctx, user: Submitter) -> Response:
+    """Delete a finished job with all its snapshots; its files are removed later."""
+    context.jobs.delete(job, user.sees)
+    return Response(status_code=204)
 
 
 @router.get("/{job}/units", responses=responses(404))

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from binworks.tensors.histogram import Float64, Histogram
 
 COLUMNS = 3
-BLUE = "#1f4e9c"
+BLUE, RED = "#1f4e9c", "#c4161c"
 
 
-def projections(histogram: Histogram, title: str) -> bytes:
-    """Return a PNG with one panel an axis.
+def projections(histogram: Histogram, title: str, mark: str = "") -> Figure:
+    """Return a picture with one panel an axis.
 
     Parameters
     ----------
@@ -25,6 +25,8 @@ def projections(histogram: Histogram, title: str) -> bytes:
         Sums of weights; flow bins are added up and not drawn.
     title : str
         Stands above the panels.
+    mark : str
+        Stands below them, in red: what the sums lack.
     """
     drawn = [position for position, axis in enumerate(histogram.axes) if axis.size > 1] or [0]
     columns = min(COLUMNS, len(drawn))
@@ -36,6 +38,13 @@ def projections(histogram: Histogram, title: str) -> bytes:
         _panel(panel, histogram, position)
     for panel in panels[len(drawn) :]:
         panel.set_visible(False)
+    if mark:
+        figure.supxlabel(mark, color=RED, fontsize=14, fontweight="bold")
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """Return the bytes of a picture."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -43,6 +43,13 @@ COMMANDS = {
         "binworks.client.commands:units", "List units of work, for example those that failed.", _JOBS
     ),
     "cancel": Command("binworks.client.commands:cancel", "Ask for the end of a job.", _JOBS),
+    "retry": Command(
+        "binworks.client.commands:retry",
+        "Try again what failed or lacks events, keeping what is done.",
+        _JOBS,
+    ),
+    "delete": Command("binworks.client.commands:delete", "Delete a finished job with its snapshots.", _JOBS),
+    "usage": Command("binworks.client.commands:usage", "Show what you use and may use.", _JOBS),
     "processors": Command(
         "binworks.client.commands:processors", "List processors, options and systematics.", _ASK
     ),

@@ -68,6 +68,7 @@ class Client:
         on_error: Literal["fail"] | Mapping[str, float] = "fail",
         label: str | None = None,
         idempotency_key: str | None = None,
+        reuse: bool = False,
     ) -> Job:
         """Submit a job; it is durably stored when this returns.
 
@@ -93,6 +94,8 @@ class Client:
             Free text.
         idempotency_key : str, optional
             A second submission with the same key gives the same job; default: a new one.
+        reuse : bool
+            Take your newest job that has the complete result of this request already, if there is one.
 
         Raises
         ------
@@ -110,12 +113,17 @@ class Client:
             "on_error": on_error,
             "label": label,
         }
-        return self.submit_request(request, idempotency_key=idempotency_key)
+        return self.submit_request(request, idempotency_key=idempotency_key, reuse=reuse)
 
-    def submit_request(self, request: Mapping[str, Any], *, idempotency_key: str | None = None) -> Job:
+    def submit_request(
+        self, request: Mapping[str, Any], *, idempotency_key: str | None = None, reuse: bool = False
+    ) -> Job:
         """Submit a job given as the JSON document of the REST interface."""
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
-        answer = self._transport.request("POST", "/v1/jobs", json=dict(request), headers=headers)
+        params = {"reuse": "completed" if reuse else None}
+        answer = self._transport.request(
+            "POST", "/v1/jobs", params=params, json=dict(request), headers=headers
+        )
         return self.job(answer.json()["id"])
 
     def job(self, id: str) -> Job:  # noqa: A002  what everybody calls it
@@ -133,6 +141,17 @@ class Client:
             cursor = page["next"]
             if cursor is None:
                 break
+        return found
+
+    def usage(self, owner: str | None = None) -> Mapping[str, Any]:
+        """Return what you use and may use: each of jobs, units, bytes, hours with ``used`` and ``limit``.
+
+        Parameters
+        ----------
+        owner : str, optional
+            Somebody else, for admins.
+        """
+        found: Mapping[str, Any] = self._get("/v1/usage", {"owner": owner})
         return found
 
     def processors(self) -> list[Mapping[str, Any]]:
@@ -169,10 +188,10 @@ class Client:
         jobs = self.jobs(limit=10)
         rows = "".join(
             f"<tr><td><code>{html.escape(job.id)}</code></td><td>{job.state}</td><td>{job.fraction:.0%}</td>"
-            f"<td>{html.escape(job.label or '')}</td></tr>"
+            f"<td>{html.escape(job.label or '')}</td><td>{html.escape(job.note or '')}</td></tr>"
             for job in jobs
         )
-        head = "<tr><th>job</th><th>state</th><th>events</th><th>label</th></tr>"
+        head = "<tr><th>job</th><th>state</th><th>events</th><th>label</th><th>note</th></tr>"
         return f"<table><caption>{html.escape(self.url)}</caption>{head}{rows}</table>"
 
     def _get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:

@@ -15,6 +15,7 @@ from binworks.client.client import Client
 from binworks.client.job import Job
 from binworks.tensors.errors import RequestError
 
+LOST = ("failed", "skipped")
 out = Console()
 
 
@@ -31,6 +32,7 @@ def submit(
     skip: options.Skip = None,
     label: options.Label = None,
     key: options.Key = None,
+    reuse: options.Reuse = False,
     wait: options.Wait = False,
     as_json: options.AsJson = False,
     url: options.Url = None,
@@ -59,7 +61,8 @@ def submit(
             "label": label,
         }
         asked = {field: value for field, value in given.items() if value is not None}
-        job = client.submit_request({**(_read(file) if file else {}), **asked}, idempotency_key=key)
+        request = {**(_read(file) if file else {}), **asked}
+        job = client.submit_request(request, idempotency_key=key, reuse=reuse)
         if as_json and not wait:
             _print(job.status().raw)
         elif not as_json:
@@ -84,7 +87,7 @@ def jobs(
 def status(
     job: options.Job, as_json: options.AsJson = False, url: options.Url = None, home: options.Home = None
 ) -> None:
-    """Show how a job is: state, events, rate, what is missing, why it failed."""
+    """Show how a job is: state, events, rate, what is missing, why it failed, and what to do about it."""
     with Client(url, home=home) as client:
         found = client.job(job).status()
     _print(found.raw if as_json else show.job(found))
@@ -129,13 +132,14 @@ def pull(
         "generation": snapshot.generation,
         "complete": snapshot.complete,
         "fraction": snapshot.fraction,
+        "missing": snapshot.contents["missing"],
     }
     if as_json:
         typer.echo(json.dumps(facts))
         return
     out.print(f"{target}  {facts['bytes']:,} bytes  sha256 {digest}", highlight=False, soft_wrap=True)
-    if not snapshot.complete:
-        out.print(f"[yellow]INCOMPLETE: {snapshot.fraction:.1%} of the events")
+    if snapshot.mark:
+        out.print(f"[yellow]{snapshot.mark}")
 
 
 def units(
@@ -146,12 +150,26 @@ def units(
     url: options.Url = None,
     home: options.Home = None,
 ) -> None:
-    """List units of work: what is done, what failed, where and why."""
+    """List units of work: what is done; what failed, where, why and what to do about it.
+
+    For example:
+
+    binworks units 7hq2mkc3xv --state failed
+    """
     with Client(url, home=home) as client:
         found = client.job(job).units(state, limit)
-    rows = [{**unit, "error": (unit.get("error") or {}).get("message")} for unit in found]
-    columns = ("unit", "dataset", "state", "events", "attempts", "seconds", "files", "error")
-    _print(found if as_json else show.mappings(rows, columns))
+    if as_json:
+        _print(found)
+        return
+    failed = [unit for unit in found if unit["state"] in LOST]
+    others = [
+        {**unit, "error": (unit.get("error") or {}).get("message")} for unit in found if unit not in failed
+    ]
+    if others or not failed:
+        columns = ("unit", "dataset", "state", "events", "attempts", "seconds", "files", "error")
+        _print(show.mappings(others, columns))
+    if failed:
+        out.print(show.failures(failed), soft_wrap=True)
 
 
 def cancel(
@@ -161,6 +179,36 @@ def cancel(
     with Client(url, home=home) as client:
         found = client.job(job).cancel()
     _print(found.raw if as_json else show.state(found.state))
+
+
+def retry(
+    job: options.Job, as_json: options.AsJson = False, url: options.Url = None, home: options.Home = None
+) -> None:
+    """Take up a job again that failed, or whose result lacks events; what it has done is kept."""
+    with Client(url, home=home) as client:
+        found = client.job(job).retry()
+    _print(found.raw if as_json else show.state(found.state))
+
+
+def delete(
+    job: options.Job, as_json: options.AsJson = False, url: options.Url = None, home: options.Home = None
+) -> None:
+    """Delete a finished job with all its snapshots."""
+    with Client(url, home=home) as client:
+        client.job(job).delete()
+    _print({"id": job, "deleted": True} if as_json else "deleted")
+
+
+def usage(
+    owner: options.Owner = None,
+    as_json: options.AsJson = False,
+    url: options.Url = None,
+    home: options.Home = None,
+) -> None:
+    """Show what you use and may use: jobs, queued units, stored bytes, processor hours of the last 30 days."""
+    with Client(url, home=home) as client:
+        found = client.usage(owner)
+    _print(dict(found) if as_json else show.usage(found))
 
 
 def processors(as_json: options.AsJson = False, url: options.Url = None, home: options.Home = None) -> None:
@@ -207,12 +255,16 @@ def corrections(
 def _follow(job: Job, *, as_json: bool) -> None:
     """Show a job to its end; leave with 1 unless it succeeded."""
     with show.Follower(Console(quiet=True) if as_json else out, job.id) as follower:
+        follower.note(job.status().note)
         for event in job.watch():
             if as_json:
                 typer.echo(json.dumps(vars(event)))
             else:
                 follower.show(event)
-    if job.status().state != "succeeded":
+    status = job.status()
+    if status.retriable and not as_json:
+        out.print(show.job(status))
+    if status.state != "succeeded":
         raise typer.Exit(JOB_FAILED)
 
 

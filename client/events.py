@@ -42,12 +42,14 @@ class Event:
 
     @property
     def is_last(self) -> bool:
-        """Whether the job is finished with this."""
+        """Whether the job is finished with this, unless it is retried."""
         return self.kind == "state" and self.data.get("state") in FINISHED
 
 
 def follow(transport: Transport, path: str, *, after: int = 0, patience: float = 300.0) -> Iterator[Event]:
     """Give the events of a job from the one after ``after`` until its last, over any number of lost connections.
+
+    The stream of a job that was retried goes on after the end of its earlier run: the service closes it after the last.
 
     Parameters
     ----------
@@ -61,7 +63,7 @@ def follow(transport: Transport, path: str, *, after: int = 0, patience: float =
     BinworksError
         As the service says.
     """
-    failures, heard = 0, time.monotonic()
+    failures, heard, ended = 0, time.monotonic(), False
     while True:
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
         try:
@@ -69,13 +71,13 @@ def follow(transport: Transport, path: str, *, after: int = 0, patience: float =
                 told = False
                 for event in parse(answer.iter_lines()):
                     failures, heard, told = 0, time.monotonic(), True
-                    after = event.id
+                    after, ended = event.id, event.is_last
                     yield event
-                    if event.is_last:
-                        return
-            if not told and _finished(transport, path):
+            if ended or (not told and _finished(transport, path)):
                 return
         except (httpx.TransportError, TransientError) as error:
+            if ended:
+                return
             if time.monotonic() - heard > patience:
                 raise error if isinstance(error, TransientError) else transport.unreachable(error) from error
         pause(min(failures, LONGEST_PAUSE))

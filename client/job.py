@@ -1,4 +1,4 @@
-"""One job, from the analyst's side: look, wait, watch, cancel, pull."""
+"""One job, from the analyst's side: look, wait, watch, cancel, retry, pull, delete."""
 
 from __future__ import annotations
 
@@ -81,6 +81,27 @@ class Job:
         """Ask for its end; a finished job stays as it is."""
         return Status.from_json(self._transport.request("POST", f"{self._path}/cancel").json())
 
+    def retry(self) -> Status:
+        """Take it up again if it failed, or if its result lacks events; what it has done is kept.
+
+        Raises
+        ------
+        ConflictError
+            Code ``nothing-to-retry`` if its result is complete; ``cancelled``; ``code-differs`` if the code has changed
+            since: submit it again then.
+        """
+        return Status.from_json(self._transport.request("POST", f"{self._path}/retry").json())
+
+    def delete(self) -> None:
+        """Delete it with all its snapshots.
+
+        Raises
+        ------
+        ConflictError
+            Code ``job-not-finished``: cancel it first.
+        """
+        self._transport.request("DELETE", self._path)
+
     def units(self, state: str | None = None, limit: int = 100) -> list[Mapping[str, Any]]:
         """Return units of work, for example the failed ones with the reasons."""
         found: list[Mapping[str, Any]] = []
@@ -147,7 +168,8 @@ class Job:
             "events": f"{status.events_done:,} of {status.events_total:,} ({status.fraction:.0%})",
             "snapshot": "none" if status.generation is None else f"{status.generation}",
             "complete": "yes" if status.complete else "no",
-            "left out": f"{status.missing_files} files" if status.missing_files else "",
+            "left out": status.left_out,
+            "note": status.note or "",
             "error": str(status.error or ""),
         }
         cells = "".join(

@@ -38,6 +38,10 @@ Skip = Annotated[
 ]
 Label = Annotated[str | None, Option(help="Free text.")]
 Key = Annotated[str | None, Option(help="Idempotency key: the same key gives the same job.")]
+Reuse = Annotated[
+    bool,
+    Option("--reuse", help="Take your newest job that has the complete result already, if there is one."),
+]
 Wait = Annotated[bool, Option("--wait", help="Follow the job until it is finished.")]
 
 # what is looked at or pulled
@@ -46,4 +50,5 @@ UnitStateOption = Annotated[str | None, Option(help="pending, running, done, ski
 Out = Annotated[
     Path, Option("--out", help=".npz: the tensor for a fit. .zip: all sums, as uhi.io.zip reads them.")
 ]
+Owner = Annotated[str | None, Option(help="Somebody else, for admins.")]
 AllowPartial = Annotated[bool, Option("--allow-partial", help="Take a snapshot that lacks events, too.")]

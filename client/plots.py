@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from binworks.tensors import incomplete
 from binworks.tensors.errors import RequestError
 from binworks.tensors.fit import FitResult
 from binworks.tensors.histogram import Float64
@@ -58,6 +59,8 @@ def plot_fit(
 ) -> Figure:
     """Draw the muon pT: data and prediction, their ratio, and what a shift of the W mass does.
 
+    A tensor that lacks events gets a red mark that says so.
+
     Parameters
     ----------
     tensor : Tensor
@@ -91,6 +94,8 @@ def plot_fit(
         _draw_ratio(middle, projected)
         _draw_mass(bottom, projected, result)
         figure.align_ylabels()
+        if mark := incomplete.mark(tensor.metadata):
+            figure.suptitle(mark, color=MASS_COLOUR, fontsize=14, fontweight="bold")
         if target is not None:
             figure.savefig(target)
     return figure

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from binworks.client.events import Event
 from binworks.client.status import Status
+from binworks.tensors.incomplete import percent
 
 COLOURS = {
     "succeeded": "green",
@@ -22,17 +23,21 @@ COLOURS = {
 }
 
 
+SHOWN_FAILURES = 5
+
+
 def jobs(found: Iterable[Status]) -> Table:
     """Return a table of jobs."""
-    table = Table("job", "state", "events", "label", box=None, header_style="bold")
+    table = Table("job", "state", "events", "label", "note", box=None, header_style="bold")
     for status in found:
         done = f"{status.fraction:.0%} of {status.events_total:,}" if status.events_total else ""
-        table.add_row(status.id, state(status.state), done, status.label or "")
+        note = status.note or ("INCOMPLETE" if status.state == "succeeded" and not status.complete else "")
+        table.add_row(status.id, state(status.state), done, status.label or "", Text(note, style="yellow"))
     return table
 
 
 def job(status: Status) -> Table:
-    """Return all that is worth knowing about a job."""
+    """Return all that is worth knowing about a job: with the first failures, and what to do about them."""
     table = Table(box=None, show_header=False)
     table.add_column(style="bold")
     table.add_row("job", status.id)
@@ -44,12 +49,60 @@ def job(status: Status) -> Table:
         table.add_row("rate", f"{status.rate:,.0f} events/s{left}")
     if status.generation is not None:
         table.add_row("snapshot", f"{status.generation}, {'complete' if status.complete else 'INCOMPLETE'}")
-    if status.missing_files:
-        table.add_row("left out", f"{status.missing_events:,} events, {status.missing_files} files")
     if status.note:
-        table.add_row("note", status.note)
+        table.add_row("note", Text(status.note, style="yellow"))
     if status.error:
         table.add_row("error", Text(f"{status.error} [{status.error.code}]", style="red"))
+    _add_missing(table, status)
+    return table
+
+
+def _add_missing(table: Table, status: Status) -> None:
+    """Add what is missing, the first reasons, and the commands that may help."""
+    if status.left_out:
+        table.add_row("missing", Text(status.left_out, style="yellow"))
+    for number, missing in enumerate(status.failures[:SHOWN_FAILURES]):
+        table.add_row("" if number else "because", Text(f"{_range(missing)}: {_problem(missing['error'])}"))
+    if status.missing_files > SHOWN_FAILURES:
+        table.add_row("", f"... and {status.missing_files - SHOWN_FAILURES} more")
+    if status.units_failed:
+        table.add_row("details", f"binworks units {status.id} --state failed (or skipped)")
+    if status.retriable:
+        table.add_row("try again", f"binworks retry {status.id}")
+
+
+def _range(missing: Mapping[str, Any]) -> str:
+    whole = missing.get("start") is None
+    return missing["path"] if whole else f"{missing['path']}[{missing['start']}:{missing['stop']}]"
+
+
+def failures(found: Iterable[Mapping[str, Any]]) -> Text:
+    """Return units that failed or were left out, a paragraph each: what, where, why, and what to do about it."""
+    text = Text()
+    for unit in found:
+        worker = f" on {unit['worker']}" if unit.get("worker") else ""
+        tries = f"{unit['attempts']} attempt{'s' * (unit['attempts'] != 1)}"
+        steps = f", the last in {2 ** unit['splits']} steps" if unit.get("splits") else ""
+        text.append(f"unit {unit['unit']} of {unit['dataset']}", style="bold")
+        text.append(f"  {unit['state']} after {tries}{steps}{worker}, {unit['events']:,} events\n")
+        text.append("".join(f"  {file}\n" for file in unit["files"]), style="dim")
+        problem = unit.get("error") or {}
+        text.append(f"  {_problem(problem)}\n", style="red")
+        if problem.get("hint"):
+            text.append(f"  {problem['hint']}\n")
+        if unit.get("traceback"):
+            text.append("".join(f"    {line}\n" for line in unit["traceback"].splitlines()), style="dim")
+    text.rstrip()
+    return text
+
+
+def usage(found: Mapping[str, Any]) -> Table:
+    """Return what somebody uses and may use."""
+    table = Table("", "used", "limit", box=None, header_style="bold")
+    for name, quota in found.items():
+        if isinstance(quota, Mapping):
+            limit = "none" if quota["limit"] is None else f"{quota['limit']:,.6g}"
+            table.add_row(name.replace("_", " "), f"{quota['used']:,.6g}", limit)
     return table
 
 
@@ -105,6 +158,11 @@ class Follower:
         else:
             self._console.print(Text(event.time[11:19], style="dim"), line(event), highlight=False)
 
+    def note(self, text: str | None) -> None:
+        """Show why a job does not get on, if it does not."""
+        if text:
+            self._console.print(Text(text, style="yellow"))
+
     def _advance(self, data: Mapping[str, Any]) -> None:
         events = data["counts"]["events"]
         rate = f"{data['rate']:,.0f} events/s" if data.get("rate") else ""
@@ -120,14 +178,16 @@ def line(event: Event) -> Text:
         error = data.get("error")
         return state(data["state"]) + (Text(f": {_problem(error)}", style="red") if error else Text(""))
     if event.kind == "snapshot":
-        whole = "complete" if data["complete"] else f"{data['fraction']:.1%} of the events"
+        whole = "complete" if data["complete"] else f"{percent(data['fraction'])} of the events"
         return Text(f"snapshot {data['n']}, {whole}")
     if event.kind == "unit-failed":
         text = (
             f"unit {data['unit']} of {data['dataset']} {data['state']}: {_problem(data.get('error') or {})}"
         )
         return Text(text, style="yellow")
-    return Text(str(data.get("note") or event.kind), style="dim")
+    if event.kind == "note":
+        return Text(str(data.get("note") or "it goes on"), style="yellow")
+    return Text(event.kind, style="dim")
 
 
 def _problem(problem: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import uhi.io.zip
 
 from binworks.client.transport import Transport
+from binworks.tensors import incomplete
 from binworks.tensors.accumulator import Accumulator
 from binworks.tensors.errors import ConflictError, RequestError, unknown_name
 from binworks.tensors.expansion import Expansion
@@ -62,7 +63,7 @@ class Snapshot:
                 f"The latest snapshot has {found.fraction:.1%} of the events{left_out if units or files else ''}.",
                 code="incomplete",
                 where=f"job {job}",
-                hint="Wait for the end of the job, or say allow_partial=True (--allow-partial).",
+                hint=f"{found._remedy()}, or say allow_partial=True (--allow-partial).",
             )
         return found
 
@@ -82,19 +83,30 @@ class Snapshot:
         return float(self.contents["fraction"])
 
     @property
+    def mark(self) -> str:
+        """What must stand on all that is made of it; empty if it is complete."""
+        return incomplete.mark(self.contents)
+
+    def _remedy(self) -> str:
+        return "Wait for the end of the job" if not self.contents.get("final") else "Retry the job"
+
+    @property
     def datasets(self) -> dict[str, Mapping[str, Any]]:
         """Data sets by name: kind, group, cross section, counts, names of the histograms."""
         return {entry["name"]: entry for entry in self.contents["datasets"]}
 
     def histogram(self, dataset: str, name: str = NOMINAL, *, variation: str | None = None) -> hist.Hist:
-        """Return a histogram, or a named variation of it.
+        """Return a histogram, or a named variation of it; its ``metadata`` says where it is from and how complete.
 
         Raises
         ------
         RequestError
             If there is no such data set, histogram or variation.
         """
-        return self.sums(dataset, name, variation=variation).to_hist()
+        sums = self.sums(dataset, name, variation=variation)
+        found = sums.to_hist()
+        found.metadata = sums.metadata
+        return found
 
     def sums(self, dataset: str, name: str = NOMINAL, *, variation: str | None = None) -> Histogram:
         """Return the same as `histogram` with its metadata."""
@@ -182,6 +194,7 @@ class Snapshot:
             "luminosity": lumi,
             "complete": self.complete,
             "fraction": self.fraction,
+            "missing": self.contents.get("missing"),
         }
         return assemble(contributions, self.expansions(), region=region, metadata=facts)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from binworks.tensors.errors import BinworksError, ConflictError
+from binworks.tensors.incomplete import percent
 
 FINISHED = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -85,13 +86,32 @@ class Status:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether nothing will change any more, unless it is retried."""
         return self.state in FINISHED
 
     @property
     def fraction(self) -> float:
         """Part of the events that is done."""
         return self.events_done / self.events_total if self.events_total else 0.0
+
+    @property
+    def left_out(self) -> str:
+        """What is missing, in words; empty if nothing is."""
+        if not (self.missing_files or self.missing_events):
+            return ""
+        part = self.missing_events / self.events_total if self.events_total else 0.0
+        files = f"{self.missing_files} file{'s' * (self.missing_files != 1)} or parts of files"
+        return f"{self.missing_events:,} events ({percent(part)}), {files}"
+
+    @property
+    def failures(self) -> list[Mapping[str, Any]]:
+        """What is missing and why: the first files, or ranges of files, with ``path``, ``dataset`` and ``error``."""
+        return list((self.raw.get("missing") or {}).get("files") or ())
+
+    @property
+    def retriable(self) -> bool:
+        """Whether a retry may help."""
+        return self.state == "failed" or (self.state == "succeeded" and not self.complete)
 
     def check(self) -> Status:
         """Return itself if the job succeeded or may still do so.

@@ -3,6 +3,9 @@
 Read by rabbit-fit 0.2.5: ``rabbit_fit tensor.hdf5 -o out -t 0 --unblind --doImpacts``. The mass is the parameter of
 interest ``massW``, in units of its templates. The pickled description of the axes that rabbit's own writer adds is
 left out; its reader then numbers the bins and takes the form with up and down apart, which is the one written here.
+
+Attributes of the file say where the tensor comes from and how complete it is: ``job``, ``generation``, ``complete``,
+``fraction``, and ``incomplete``, a text for people that is empty if no event is missing.
 """
 
 from __future__ import annotations
@@ -12,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from binworks.tensors import incomplete
 from binworks.tensors.errors import RequestError
 from binworks.tensors.histogram import Float64
 from binworks.tensors.tensor import Tensor
 
+ORIGIN = ("job", "generation", "complete", "fraction")
 LOWEST = float(np.log(1e-3))
 """Logarithm written where a template is not positive, as rabbit's own writer does."""
 
@@ -44,6 +49,8 @@ def write(tensor: Tensor, path: Path) -> None:
     names = [nuisance.name for nuisance in nuisances]
     free = [nuisance.name for nuisance in nuisances if not nuisance.constrained]
     with h5py.File(path, "w") as file:
+        file.attrs.update({key: tensor.metadata[key] for key in ORIGIN if key in tensor.metadata})
+        file.attrs["incomplete"] = incomplete.mark(tensor.metadata)
         text = h5py.string_dtype()
         for name, words in {
             "hprocs": tensor.processes,
