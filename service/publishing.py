@@ -15,7 +15,7 @@ from binworks.service.model import ResolvedJob
 from binworks.service.rim import Rim, succeeded
 from binworks.service.snapshot import Cut
 from binworks.service.tasks import Receipt, Recipe, WriteDataset
-from binworks.service.work import Workload, sum_counts
+from binworks.service.work import Work, Workload, sum_counts
 
 log = logging.getLogger(__name__)
 
@@ -65,15 +65,13 @@ class Publisher:
         cut = snapshot.cut(workload, n, final=final, unreadable=self.unreadable, now=self.rim.clock())
         async with asyncio.TaskGroup() as group:
             writing = {name: group.create_task(self._write(cut, name)) for name in cut.values}
-        datasets = {
-            name: {"digest": task.result(), "counts": sum_counts(w for w in cut.works if w.dataset == name)}
-            for name, task in writing.items()
-        }
-        await asyncio.to_thread(self._seal, cut, datasets)
-        await self.rim.call(self.rim.ledger.publish, self.job, n, snapshot.row(cut))
+        receipts = {name: task.result() for name, task in writing.items()}
+        size = await asyncio.to_thread(self._seal, cut, {name: r.digest for name, r in receipts.items()})
+        cost = {"bytes": size, "seconds": sum(receipt.seconds for receipt in receipts.values())}
+        await self.rim.call(self.rim.ledger.publish, self.job, n, {**snapshot.row(cut), **cost})
         log.info("snapshot %d has %.1f%% of the events", n, 100 * cut.fraction, extra={"job": self.job})
 
-    async def _write(self, cut: Cut, name: str) -> str:
+    async def _write(self, cut: Cut, name: str) -> Receipt:
         dataset = next(found for found in self.resolved.datasets if found.name == name)
         task = WriteDataset(
             store=self.rim.settings.store_url,
@@ -85,11 +83,19 @@ class Publisher:
         )
         seconds = self.rim.settings.unit_timeout
         outcome = await self.rim.task(task, "snapshot", self.job, str(cut.n), name, seconds=seconds)
-        return succeeded(outcome, Receipt).digest
+        return succeeded(outcome, Receipt)
 
-    def _seal(self, cut: Cut, datasets: dict[str, dict[str, Any]]) -> None:
+    def _seal(self, cut: Cut, digests: dict[str, str]) -> int:
+        """Make the data sets one group, publish it, and return its bytes."""
         store = self.rim.store
+        works: dict[str, list[Work]] = {name: [] for name in digests}
+        for work in cut.works:
+            works[work.dataset].append(work)
+        datasets = {
+            name: {"digest": digest, "counts": sum_counts(works[name])} for name, digest in digests.items()
+        }
         attributes = snapshot.root_attributes(self.job, self.resolved, cut)
         store.seal(layout.generation(self.job, cut.n), attributes)
         document = snapshot.manifest(self.job, self.resolved, cut, datasets)
         store.create_json(layout.manifest(self.job, cut.n), document)
+        return store.nbytes(layout.generation(self.job, cut.n))
