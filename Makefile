@@ -2,11 +2,11 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-EXTRAS := batch,dev,notebook,postgres,rabbit,samples,xrootd
+EXTRAS := batch,dev,notebook,postgres,rabbit,s3,samples,xrootd
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench chaos clean
 .DELETE_ON_ERROR:
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test    everything that CI runs"
 	@echo "make check   style, types and the direction of imports only"
 	@echo "make bench   throughput against peers on this machine: benchmarks/latest.json and .png"
+	@echo "make chaos   100 random kills of a service that works: chaos.json and .png, some 15 minutes"
 	@echo "make clean   remove all that these made, .venv and demo/ included"
 
 demo: $(STAMP)
@@ -31,6 +32,10 @@ test: check
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py
 
+chaos: $(STAMP)
+	$(BIN)/python tests/chaos/run.py --kills 100 --seed 1 --out chaos.json
+	$(BIN)/python tests/chaos/run.py --kills 20 --seed 2 --real --out chaos-w.json
+
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("binworks needs Python 3.11 or newer, $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12 ..." % v[:2])'
 	$(PYTHON) -m venv $(VENV)
@@ -38,5 +43,5 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) demo chaos*.json chaos*.png build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
