@@ -51,7 +51,7 @@ class Tree:
     _news: list[Node] = field(init=False, repr=False)
     _seen: int = field(default=0, init=False, repr=False)
     _settled: Counter[Node] = field(default_factory=Counter, init=False, repr=False)
-    _whole: set[Node] = field(default_factory=set, init=False, repr=False)
+    _whole: dict[Node, tuple[str, ...]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._news = list(self.empty)  # settled without a value, and not counted yet
@@ -105,7 +105,7 @@ class Tree:
         dropped = []
         for node in self._path(position):
             if not self.settled(node):
-                self._whole.discard(node)
+                self._whole.pop(node, None)
                 continue
             if node in self.stored:
                 del self.stored[node]
@@ -121,32 +121,28 @@ class Tree:
         Nodes with one child that has a value, or none, need no sum; they are settled on the way.
         """
         self._count()
-        for node in sorted(self._whole):
-            yield node, self._names(node)
+        yield from sorted(self._whole.items())
 
     def _count(self) -> None:
         """Count what was settled since the last time; settle what needs no sum."""
         while news := [*self._news, *islice(reversed(self.stored), len(self.stored) - self._seen)]:
             self._news, self._seen = [], len(self.stored)
             for node in news:
-                self._whole.discard(node)
+                self._whole.pop(node, None)
                 self._count_child(_above(node))
 
     def _count_child(self, node: Node) -> None:
         self._settled[node] += 1
         if node[0] > self.root[0] or self.settled(node) or self._settled[node] < len(self.children(node)):
             return
-        names = self._names(node)
+        names = tuple(self.stored[child] for child in self.children(node) if child in self.stored)
         if not names:
             self.empty.add(node)
             self._news.append(node)
         elif len(names) == 1:
             self.stored[node] = names[0]
         else:
-            self._whole.add(node)
-
-    def _names(self, node: Node) -> tuple[str, ...]:
-        return tuple(self.stored[child] for child in self.children(node) if child in self.stored)
+            self._whole[node] = names
 
     def _path(self, position: int) -> Iterator[Node]:
         """Give a leaf and all above it."""
