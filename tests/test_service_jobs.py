@@ -6,94 +6,28 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ledger_toys import Clock, done, planned, resolved
 
-from binworks.processors.dataset import Dataset
 from binworks.service import tokens
 from binworks.service.database import Database
 from binworks.service.jobs import Jobs
 from binworks.service.lease import LeaseLostError, identity
 from binworks.service.ledger import FileKey, Ledger, Settled
-from binworks.service.model import JobRequest, JobState, ResolvedJob, UnitState
-from binworks.service.plan import FileFacts, Piece, Unit
+from binworks.service.model import JobRequest, JobState, UnitState
+from binworks.service.plan import FileFacts
 from binworks.service.quotas import Limits
 from binworks.service.requests import catalogue, check_path, resolve
 from binworks.service.retry import Again, Kind
 from binworks.service.settings import Settings
-from binworks.service.tasks import Failure, Receipt
+from binworks.service.tasks import Failure
 from binworks.service.units import Status
 from binworks.tensors.errors import ConflictError, RequestError
 
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
-    opened.create_tables()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def jobs(database: Database, clock: Clock) -> Jobs:
-    return Jobs(database, limits=Limits(active_jobs=3), clock=clock)
-
-
-@pytest.fixture
-def ledger(database: Database, clock: Clock) -> Ledger:
-    made = Ledger(database, clock)
-    assert made.take_over("elsewhere:1", 10.0)
-    return made
-
-
-def resolved(label: str | None = None) -> ResolvedJob:
-    dataset = Dataset(name="W", files=("/d/f.root",), cross_section=2.0)
-    return ResolvedJob(
-        request=JobRequest(processor="w_mass", datasets=[dataset], label=label),
-        datasets=(dataset,),
-        options={},
-        systematics=(),
-        corrections=None,
-        corrections_digest=None,
-        luminosity=10.0,
-        code="c",
-        unit_events=10,
-    )
-
-
-def planned(jobs: Jobs, ledger: Ledger, count: int = 3) -> str:
-    job = jobs.create(resolved(), "me")[0].id
-    ledger.move(job, JobState.RUNNING, "test")
-    units = [
-        Unit(i, "W", (Piece("/d/f.root", "u", 1, 10 * i, 10 * i + 10),), i / count) for i in range(count)
-    ]
-    ledger.write_plan(job, units, [f"p{i}" for i in range(count)], [])
-    return job
-
-
-RECEIPT = Receipt("d", {"entries": 10, "sum_sign": 8}, 100, 1.0, reused=False)
-
-
-def done(job: str, status: Status) -> Settled:
-    finished = status.finished(str(status.token))
-    assert finished is not None
-    return Settled(job, str(status.token), finished, "W", RECEIPT, "tcp://w")
+pytest_plugins = ["ledger_fixture"]
 
 
 def test_a_job_is_stored_and_seen(jobs: Jobs) -> None:
@@ -175,7 +109,7 @@ def test_a_unit_counts_once_and_only_for_the_present_attempt(jobs: Jobs, ledger:
     job = planned(jobs, ledger)
     first = Status(0).started("a")
     ledger.start(job, [first])
-    ledger.recall(job)
+    assert ledger.settle([Settled(job, "a", first.recalled(), "W", None)]) == [True]
     second = first.recalled().started("b")
     ledger.start(job, [second])
     assert ledger.settle([done(job, first)]) == [False]
