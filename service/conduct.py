@@ -21,6 +21,7 @@ from binworks.service.indexing import index
 from binworks.service.ledger import Settled
 from binworks.service.model import JobState, ResolvedJob, Skip, UnitState
 from binworks.service.publishing import Publisher
+from binworks.service.quotas import Limits
 from binworks.service.retry import Kind, decide, lost_fraction
 from binworks.service.rim import (
     BYSTANDER_LIMIT,
@@ -37,7 +38,7 @@ from binworks.service.rim import (
 from binworks.service.tasks import Failure, FillUnit, Merge, Outcome, Prepare, Receipt, Recipe
 from binworks.service.tree import Node
 from binworks.service.units import Status
-from binworks.service.work import Work, Workload, from_rows, sum_counts
+from binworks.service.work import Work, Workload, document_of, from_rows, sum_counts
 from binworks.tensors.accumulator import KEPT_EXAMPLES, check_oddities
 from binworks.tensors.errors import PhysicsError
 
@@ -139,9 +140,10 @@ class Conduct:
         readable = sum(len(found) for found in files.readable.values())
         events = sum(unit.events for unit in units)
         self._check_lost(lost_fraction(0, events, len(files.unreadable), readable))
-        document = {"job": self.job, "units": plan.document(units), "unreadable": files.unreadable}
-        await asyncio.to_thread(self.rim.store.create_json, layout.plan(self.job), document)
-        await self.rim.call(self.rim.ledger.write_plan, self.job, units, names, bases, files.unreadable)
+        limits = Limits.of(self.rim.settings)
+        await self.rim.call(
+            self.rim.ledger.write_plan, self.job, units, names, bases, files.unreadable, limits
+        )
         log.info("planned %d units, %d events", len(units), events, extra={"job": self.job})
 
     def _facts(self, dataset: Dataset) -> dict[str, Any]:
@@ -184,6 +186,11 @@ class Conduct:
         sums = await self.rim.call(self.rim.ledger.sums, self.job)
         self.datasets = {dataset.name: dataset for dataset in self.resolved.datasets}
         self.readable = sum(len(dataset.files) for dataset in self.resolved.datasets) - len(row.unreadable)
+        document = {"job": self.job, "units": document_of(works), "unreadable": row.unreadable}
+        key = layout.plan(self.job, row.retried_after)
+        await asyncio.to_thread(
+            self.rim.store.create_json, key, document
+        )  # the ledger is the truth, this its copy
         await self.publisher.tidy()
         self.workload = Workload(list(self.datasets), works, sums)
         return self.workload

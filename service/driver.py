@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import OperationalError
 
-from binworks.service import failures, fairshare, lease, logs
+from binworks.service import failures, fairshare, gc, lease, logs
 from binworks.service.cluster import Cluster
 from binworks.service.conduct import Conduct, unit_keys
 from binworks.service.database import Database
@@ -28,6 +28,7 @@ from binworks.service.settings import Settings
 from binworks.service.store import Store
 from binworks.service.tasks import Failure
 from binworks.service.work import Work
+from binworks.tensors.errors import BinworksError
 
 POLL_SECONDS = 0.25
 PATIENCE_SECONDS = 5.0
@@ -70,7 +71,14 @@ class Driver:
         try:
             async with self.rim.cluster.connected(), asyncio.TaskGroup() as group:
                 self._group = group
-                for loop in (self._renew, self._poll, self._dispatch, self._settle, self._tell_notes):
+                for loop in (
+                    self._renew,
+                    self._poll,
+                    self._dispatch,
+                    self._settle,
+                    self._tell_notes,
+                    self._collect,
+                ):
                     group.create_task(loop())
         finally:
             await self._end_all()
@@ -138,7 +146,9 @@ class Driver:
             else:
                 return
             await self._stop_attempts(job)
-            await self._outcomes.join()  # what was brought back is written down before the ledger is looked at again
+            await (
+                self._outcomes.join()
+            )  # what was brought back is written down before the ledger is looked at again
             if isinstance(cause, LeaseLostError):
                 raise cause
             if isinstance(cause, CancelledByUserError):
@@ -229,6 +239,20 @@ class Driver:
                 if self._noted.get(job) != note:
                     self._noted[job] = note
                     await self.rim.call(self.rim.ledger.note, job, note)
+
+    async def _collect(self) -> None:
+        """Remove now and then what nobody needs any more."""
+        rim = self.rim
+        while True:
+            await asyncio.sleep(rim.settings.gc_seconds)
+            try:
+                report = await asyncio.to_thread(
+                    gc.collect, rim.ledger.database, rim.store, rim.settings, rim.clock()
+                )
+            except (BinworksError, OSError, OperationalError):
+                log.warning("garbage is not collected this time", exc_info=True)
+            else:
+                log.info("collected %s", report)
 
 
 def _of(error: BaseException) -> Failure:

@@ -24,9 +24,9 @@ def description(job_id: str) -> str:
     return f"jobs/{job_id}/job.json"
 
 
-def plan(job_id: str) -> str:
-    """Return the document that lists the units of work."""
-    return f"jobs/{job_id}/plan.json"
+def plan(job_id: str, retried_after: int = 0) -> str:
+    """Return the document that lists the units of work; a job that is tried again after a snapshot may get another."""
+    return f"jobs/{job_id}/plan-{retried_after}.json" if retried_after else f"jobs/{job_id}/plan.json"
 
 
 def expansion(job_id: str, group: str) -> str:

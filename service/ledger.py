@@ -15,11 +15,12 @@ from typing import Any
 from sqlalchemy import and_, delete, func, insert, select, update
 from sqlalchemy.engine import Connection, Row
 
-from binworks.service import jobstate, lease, views
+from binworks.service import jobstate, lease, quotas, views
 from binworks.service.database import Database, files, generations, jobs, merges, units
 from binworks.service.jobs import add_event, move
 from binworks.service.model import JobState, ResolvedJob, UnitState
 from binworks.service.plan import FileFacts, Unit
+from binworks.service.quotas import Limits
 from binworks.service.tasks import Failure, Receipt
 from binworks.service.tree import Node
 from binworks.service.units import Status
@@ -157,6 +158,7 @@ class Ledger:
         names: Sequence[str],
         bases: Sequence[str],
         unreadable: Sequence[Mapping[str, Any]],
+        limits: Limits,
     ) -> None:
         """Write down all units of a job, once.
 
@@ -166,6 +168,13 @@ class Ledger:
             The units, the names of their partials, and those names without the variation groups.
         unreadable : sequence
             Files that are left out, as JSON of `binworks.service.model.MissingFile`.
+        limits : Limits
+            What the owner may have in the queue.
+
+        Raises
+        ------
+        ConflictError
+            ``too-many-units``.
         """
         rows = [
             {
@@ -182,6 +191,8 @@ class Ledger:
             for unit, name, base in zip(plan, names, bases, strict=True)
         ]
         with self._write() as connection:
+            owner = connection.execute(select(jobs.c.owner).where(jobs.c.id == job)).scalar_one()
+            quotas.check_units(connection, owner, len(rows), limits, self.clock())
             if rows:
                 connection.execute(insert(units), rows)
             done = {"planned": True, "unreadable": list(unreadable)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -192,11 +192,6 @@ def between(pieces: Sequence[Piece], start: int, stop: int) -> tuple[Piece, ...]
             found.append(replace(piece, start=piece.start + first, stop=piece.start + last))
         before += piece.events
     return tuple(found)
-
-
-def document(units: Sequence[Unit]) -> list[dict[str, Any]]:
-    """Return the plan as JSON."""
-    return [asdict(unit) for unit in units]
 
 
 def _grains(piece: Piece, grain: int) -> int:

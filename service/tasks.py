@@ -83,8 +83,8 @@ class FillUnit:
     lent : str or None
         Name of a partial of the same events with other variation groups; what it has is not filled again.
     splits, step : int
-        The unit is filled in ``2**splits`` steps, one after the other; each but the last stores what it has so far, and the
-        next goes on from there. A processor that adds event by event gives the same bits as in one step.
+        The unit is filled in ``2**splits`` steps, one after the other; each but the last stores what it has so far,
+        and the next goes on from there. A processor that adds event by event gives the same bits as in one step.
     """
 
     store: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from binworks.service.model import UnitState
@@ -206,6 +206,19 @@ def from_rows(rows: Iterable[Any], lent: Mapping[int, str]) -> list[Work]:
         )
         positions[row.dataset] += 1
     return works
+
+
+def document_of(works: Iterable[Work]) -> list[dict[str, Any]]:
+    """Return the plan as JSON."""
+    return [
+        {
+            "unit": work.status.unit,
+            "dataset": work.dataset,
+            "pieces": [asdict(piece) for piece in work.pieces],
+            "partial": work.partial,
+        }
+        for work in works
+    ]
 
 
 def sum_counts(works: Iterable[Work]) -> Mapping[str, int]:
