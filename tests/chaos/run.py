@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +127,7 @@ def storm(service: Upkept, work: Work, killer: Killer, order: Sequence[str]) -> 
     rng = random.Random(killer.rng.random())
     for i, what in enumerate(order):
         if not _busy(service):
-            job = work.submit(service)
-            reach(lambda: _busy(service) or _ended(service, job), "the next job has begun")
+            reach(partial(_taken_up, service, work.submit(service)), "the next job has begun")
         elif rng.random() < SMALL:
             work.submit(service, small=True)
         time.sleep(rng.uniform(0.1, 2.0))  # the moment of the kill is random
@@ -143,10 +143,10 @@ def _busy(service: Upkept) -> bool:
     return any(view.counts.units.total - view.counts.units.done > 15 for view in views)
 
 
-def _ended(service: Upkept, job: str) -> bool:
+def _taken_up(service: Upkept, job: str) -> bool:
     view = service.jobs.get(job)
     assert view.error is None, view.error
-    return view.state.finished
+    return view.counts.units.total > 0
 
 
 def expected(service: Upkept, work: Work, files: Mapping[str, Sequence[str]]) -> dict[str, str]:
