@@ -148,15 +148,40 @@ class Tree:
         """Give a leaf and all above it."""
         return ((level, position // FAN_IN**level) for level in range(self.root[0] + 1))
 
-    def value(self, node: Node | None = None) -> str | Sum | None:
-        """Return how to get the value of a node (default: the root) from what is stored; None if none."""
+    def value(self, node: Node | None = None, lowest: int = 0) -> str | Sum | None:
+        """Return how to get the value of a node from what is stored; None if there is none.
+
+        Parameters
+        ----------
+        node : (level, position)
+            Default: the root.
+        lowest : int
+            What is stored below this level is left out: the value of fewer units, from fewer sums.
+        """
         node = node or self.root
         if node in self.stored:
             return self.stored[node]
-        if node in self.empty or node[0] == 0:
+        if node in self.empty or node[0] <= lowest:
             return None
-        parts = tuple(part for child in self.children(node) if (part := self.value(child)) is not None)
+        below = self.children(node)
+        parts = tuple(part for child in below if (part := self.value(child, lowest)) is not None)
         return parts[0] if len(parts) == 1 else Sum(parts) if parts else None
+
+    def lowest(self, most: int) -> int:
+        """Return the lowest level from which on a value is made of at most so many stored sums.
+
+        While a thousand workers fill, a thousand units are alone of their node: to read all of them takes a
+        worker minutes. Without them a snapshot lacks the last few units, and is quickly made.
+        """
+        level = 0
+        while level < self.root[0] and len(names_in(self.value(lowest=level))) > most:
+            level += 1
+        return level
+
+    def has(self, position: int, lowest: int) -> bool:
+        """Whether a unit is in the value from that level on, if it has one."""
+        path = list(self._path(position))
+        return any(self.settled(node) for node in path[lowest:])
 
 
 def names_in(value: str | Sum | None) -> Sequence[str]:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binworks.service import plan
-from binworks.service.tree import FAN_IN, Node, Tree
+from binworks.service.tree import FAN_IN, Node, Tree, names_in
 
 History = tuple[int, list[tuple[str, int]]]
 
@@ -99,6 +99,26 @@ def test_a_tree_made_from_the_ledger_goes_on_as_the_one_that_was_lost(history: H
     expected = Tree(leaves, dict(tree.stored), {node for node in tree.empty if node[0] == 0})
     assert list(tree.ready()) == list(expected.ready())
     assert (tree.stored, tree.empty) == (expected.stored, expected.empty)
+
+
+@given(histories(), st.integers(1, 12))
+def test_a_value_of_few_sums_is_that_of_the_units_it_has(history: History, most: int) -> None:
+    leaves, story = history
+    tree = Tree(leaves)
+    for what, which in story:
+        if what in ("done", "lost") and not tree.settled((0, which)):
+            tree.settle_leaf(which, f"u{which}" if what == "done" else None)
+        elif what in ("merge", "look"):
+            for node, names in list(tree.ready()):
+                tree.stored[node] = "+".join(names)
+    lowest = tree.lowest(most)
+    names = names_in(tree.value(lowest=lowest))
+    assert len(names) <= most or lowest == tree.root[0]
+    done = [position for position in range(leaves) if (0, position) in tree.stored]
+    inside = [position for position in done if tree.has(position, lowest)]
+    assert "+".join(names) == "+".join(f"u{position}" for position in inside)
+    if lowest == 0:
+        assert inside == done
 
 
 def test_a_unit_that_is_filled_again_is_summed_again_up_to_the_root() -> None:
