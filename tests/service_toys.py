@@ -233,9 +233,8 @@ def service(home: Path, *, workers: int, **settings: Any) -> Iterator[Running]:
 def serial(folder: Path, dataset: Dataset, resolved: ResolvedJob) -> str:
     """Return the digest of a data set's sums, made in this process, unit after unit, without service or cluster."""
     store = Store.open(str(folder))
-    patient: dict[str, Any] = (
-        {"pause": 0.0, "jitter": 0.0, "journal": ""} if "pause" in resolved.options else {}
-    )
+    mild = {"pause": 0.0, "jitter": 0.0, "journal": "", "third": ""}
+    patient: dict[str, Any] = {name: value for name, value in mild.items() if name in resolved.options}
     recipe = recipe_of(resolved, **patient)
     facts = [worker.run(IndexFile(path)) for path in dataset.files]
     assert all(isinstance(found, FileFacts) for found in facts), facts
