@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
-import stat
 from collections.abc import Iterator
 from http import HTTPStatus
-from pathlib import Path
-from typing import BinaryIO
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 
-from binworks.api.problems import NotFoundError
+from binworks.service.store import Store
 
 IMMUTABLE = "private, max-age=31536000, immutable"
 REVALIDATE = "private, no-cache"
-BLOCK = 1 << 20
-AT_ONCE = 8 * BLOCK
+AT_ONCE = 8 << 20
 MEDIA_TYPE = "application/octet-stream"
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
@@ -44,44 +39,31 @@ def computed(body: bytes, media_type: str, headers: dict[str, str]) -> Response:
     return Response(body, media_type=media_type, headers={**headers, "Repr-Digest": f"sha-256=:{digest}:"})
 
 
-def stored(request: Request, path: Path, etag: str) -> Response:
-    """Return the bytes of an immutable file, or the one range asked for.
+def stored(request: Request, store: Store, key: str, within: str, etag: str) -> Response:
+    """Return the bytes of an immutable object that lies below the key ``within``, or the one range asked for.
 
     Raises
     ------
-    NotFoundError
-        If there is no such file.
+    RequestError
+        If there is no such object.
     HTTPException
         416, if the range begins behind the end.
     """
-    with _regular_file(path) as file:
-        size = os.fstat(file.fileno()).st_size
+    with store.opened(key, within) as found:
         headers = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": IMMUTABLE}
         if is_current(request, etag):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-        span = _span(request, etag, size) if request.method == "GET" else None
-        start, stop = span or (0, size)
+        span = _span(request, etag, found.size) if request.method == "GET" else None
+        start, stop = span or (0, found.size)
         status = HTTPStatus.PARTIAL_CONTENT if span else HTTPStatus.OK
         if span:
-            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{found.size}"
         headers["Content-Length"] = str(stop - start)
         if request.method == "HEAD":
             return Response(None, status, headers, MEDIA_TYPE)
         if stop - start <= AT_ONCE:
-            return Response(os.pread(file.fileno(), stop - start, start), status, headers, MEDIA_TYPE)
-    return StreamingResponse(_blocks(path, start, stop), status, headers, MEDIA_TYPE)
-
-
-def _regular_file(path: Path) -> BinaryIO:
-    """Open a file that is neither a link nor anything that could block."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except (OSError, ValueError):  # a name too long, a NUL in it
-        raise NotFoundError("There is no such key in this snapshot.") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise NotFoundError("There is no such key in this snapshot.")
-    return os.fdopen(descriptor, "rb", buffering=0)
+            return Response(found.read(start, stop), status, headers, MEDIA_TYPE)
+    return StreamingResponse(_blocks(store, key, within, start, stop), status, headers, MEDIA_TYPE)
 
 
 def _span(request: Request, etag: str, size: int) -> tuple[int, int] | None:
@@ -101,12 +83,12 @@ def _span(request: Request, etag: str, size: int) -> tuple[int, int] | None:
     return start, stop
 
 
-def _blocks(path: Path, start: int, stop: int) -> Iterator[bytes]:
-    with _regular_file(path) as file:
+def _blocks(store: Store, key: str, within: str, start: int, stop: int) -> Iterator[bytes]:
+    with store.opened(key, within) as found:
         while start < stop:
-            block = os.pread(file.fileno(), min(BLOCK, stop - start), start)
+            block = found.read(start, min(start + found.block, stop))
             if not block:
-                raise OSError(f"{path} ended {stop - start} bytes early")
+                raise OSError(f"{key} ended {stop - start} bytes early")
             start += len(block)
             yield block
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, Field
@@ -14,7 +12,7 @@ from binworks.api.context import Ctx
 from binworks.api.problems import responses
 from binworks.service.database import jobs
 from binworks.service.model import JobState
-from binworks.tensors.errors import TransientError
+from binworks.tensors.errors import BinworksError, TransientError
 
 router = APIRouter(tags=["service"], responses=responses(500, 503))
 FORMATS = ["application/json", "application/x-npy", "application/zip"]
@@ -67,10 +65,9 @@ def ready(context: Ctx) -> Alive:
     """Answer 200 if the job database can be read and the store written."""
     _states(context)
     try:
-        with tempfile.TemporaryFile(dir=context.store.root) as probe:
-            probe.write(b"\0" * 4096)
-    except OSError as error:
-        raise TransientError(f"The store cannot be written: {error.strerror}.", code="no-store") from None
+        context.store.probe()
+    except BinworksError as error:
+        raise TransientError(error.message, code="no-store", hint=error.hint) from None
     return Alive()
 
 

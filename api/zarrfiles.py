@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path as FilePath
+import re
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
@@ -14,10 +14,11 @@ from binworks.api.jobs import JobId
 from binworks.api.problems import NotFoundError, responses
 from binworks.service import layout
 from binworks.service.store import Store
-from binworks.tensors.errors import RequestError
+from binworks.tensors.errors import RequestError, TransientError
 
 router = APIRouter(prefix="/v1/jobs", tags=["zarr"], responses=responses(401, 403, 404, 409, 422, 500, 503))
 
+_CHUNK = re.compile(r"c(\.\d{1,9})*")
 _BYTES = {"content": {files.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
 
 
@@ -45,17 +46,30 @@ def stored(
     `zarr.open_group("http://.../v1/jobs/ID/zarr/N")` works: the group has consolidated metadata.
     """
     snapshot = snapshots.pin(context, user, job, n)
-    path = _path(context.store, layout.generation(job, snapshot.n), key)
-    return files.stored(request, path, files.strong_etag(job, n, key))
-
-
-def _path(store: Store, prefix: str, key: str) -> FilePath:
-    """Return the file of a key, which must lie in the snapshot's own folder, links followed."""
-    absent = NotFoundError("There is no such key in this snapshot.", where=key)
+    prefix = layout.generation(job, snapshot.n)
     try:
-        path = store.key_path(f"{prefix}/{key}")
-        if path.resolve(strict=True).is_relative_to(store.key_path(prefix).resolve(strict=True)):
-            return path
-    except (RequestError, OSError, ValueError):  # no key, nothing there, a name too long, a NUL in it
-        raise absent from None
-    raise absent
+        return files.stored(request, context.store, f"{prefix}/{key}", prefix, files.strong_etag(job, n, key))
+    except RequestError as error:
+        if error.code not in ("bad-key", "no-such-key"):
+            raise
+        if _is_chunk(context.store, prefix, key):
+            raise TransientError("A part of what was stored is missing.", code="damaged", where=key) from None
+        raise NotFoundError("There is no such key in this snapshot.", where=key) from None
+
+
+def _is_chunk(store: Store, prefix: str, key: str) -> bool:
+    """Whether a chunk of an array should be here: all are written, and clients take an absent one for zeros."""
+    array, _, name = key.rpartition("/")
+    try:
+        if not _CHUNK.fullmatch(name):
+            return False
+        document = store.read_json(f"{prefix}/{array}/zarr.json")
+    except RequestError:
+        return False
+    if document["node_type"] != "array":
+        return False
+    shape, grid = document["shape"], document["chunk_grid"]["configuration"]["chunk_shape"]
+    place = [int(number) for number in name.split(".")[1:]]
+    return len(place) == len(shape) and all(
+        at * width < length for at, width, length in zip(place, grid, shape, strict=True)
+    )

@@ -23,7 +23,7 @@ import uproot
 from coffea.nanoevents import NanoAODSchema, NanoEventsFactory
 
 from binworks.processors.columns import Field
-from binworks.processors.fileindex import Shelf
+from binworks.processors.fileindex import Files, Shelf
 from binworks.processors.reading import close_files, inspect, read
 
 BRANCHES, COLUMNS, EVENTS, CHUNK = 1700, 20, 1000, 50
@@ -43,7 +43,7 @@ def measure(folder: Path) -> dict[str, float]:
     """Return the median milliseconds of a chunk of 50 events in each case."""
     wide, other = _write(folder / "wide.root", BRANCHES), _write(folder / "other.root", COLUMNS)
     shelf = folder / "indexes"
-    uuid = inspect(str(wide), Shelf(shelf)).uuid
+    uuid = inspect(str(wide), Shelf(Files(shelf))).uuid
 
     def warm(start: int) -> None:
         read(str(wide), uuid, FIELDS, start, start + CHUNK)
@@ -109,7 +109,7 @@ def _first_chunk_ms(wide: str, other: str, shelf: str | None = None) -> float:
     few = [Field("field", ("HLT_path0",))]
     read(other, inspect(other).uuid, few, 0, CHUNK)
     begin = time.perf_counter()
-    facts = inspect(wide, None if shelf is None else Shelf(Path(shelf)))
+    facts = inspect(wide, None if shelf is None else Shelf(Files(Path(shelf))))
     read(wide, facts.uuid, FIELDS, 0, CHUNK)
     return 1e3 * (time.perf_counter() - begin)
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import cramjam
 import numpy as np
@@ -287,46 +287,79 @@ def _joined(arrays: Iterable[Int64]) -> Int64:
     return np.concatenate([np.zeros(0, np.int64), *arrays])
 
 
-class Shelf:
-    """A folder of indexes, one immutable file each, named by the identity of the file it is about.
+class Storage(Protocol):
+    """Where bytes are kept by name; what cannot be read is absent, and what cannot be written is lost."""
 
-    Any number of processes may use it. It saves time and nothing depends on it: what cannot be read is absent, and what
-    cannot be written is made again next time.
+    def get(self, name: str) -> bytes | None:
+        """Return what was put under a name; None if there is nothing."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Put bytes under a name, all or none, in the place of others."""
+
+
+class Files:
+    """Bytes kept as files of a folder.
 
     Parameters
     ----------
     folder : Path
-        Made when the first index is put there.
-    drafts : Path, optional
-        Where an index is while it is written: an existing folder of the same disk; default: the folder itself.
+        Made when something is put there.
     """
 
-    def __init__(self, folder: Path, drafts: Path | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._drafts = drafts or folder
+
+    def get(self, name: str) -> bytes | None:
+        """Return a file's bytes."""
+        with suppress(OSError):
+            return (self.folder / name).read_bytes()
+        return None
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file aside and rename it."""
+        draft = self.folder / f"index-{uuid.uuid4().hex}"
+        with suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                draft.write_bytes(data)
+                draft.replace(self.folder / name)
+            finally:
+                draft.unlink(missing_ok=True)
+
+
+class Shelf:
+    """Indexes of files, immutable, each named by the identity of the file it is about.
+
+    Any number of processes may use it. It saves time and nothing depends on it: an index that is not there, or is
+    damaged, is made again.
+
+    Parameters
+    ----------
+    storage : Storage
+        Where they are kept.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
 
     def find(self, uuid: str, size: int) -> FileIndex | None:
         """Return the index of a file; None if there is none, or a damaged one."""
+        data = self._storage.get(_shelved(uuid, size))
+        if data is None:
+            return None
         try:
-            index = FileIndex.from_bytes(self._path(uuid, size).read_bytes())
-        except (OSError, DamagedIndexError):
+            index = FileIndex.from_bytes(data)
+        except DamagedIndexError:
             return None
         return index if (index.uuid, index.size) == (uuid, size) else None
 
     def __contains__(self, key: tuple[str, int]) -> bool:
-        return self._path(*key).exists()
+        return self._storage.get(_shelved(*key)) is not None
 
     def put(self, index: FileIndex) -> None:
         """Keep an index, in the place of a damaged one too."""
-        target = self._path(index.uuid, index.size)
-        draft = self._drafts / f"index-{uuid.uuid4().hex}"
-        with suppress(OSError):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                draft.write_bytes(index.to_bytes())
-                draft.replace(target)
-            finally:
-                draft.unlink(missing_ok=True)
+        self._storage.put(_shelved(index.uuid, index.size), index.to_bytes())
 
-    def _path(self, uuid: str, size: int) -> Path:
-        return self.folder / f"{uuid}-{size}"
+
+def _shelved(uuid: str, size: int) -> str:
+    return f"{uuid}-{size}"

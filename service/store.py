@@ -1,11 +1,12 @@
-"""Where partials, snapshots and manifests are kept; the one file that reads and writes zarr.
+"""Where partials, snapshots and manifests are kept: documents, and sums as zarr groups.
 
-Keys are slash-separated names below the store's root. What is stored is never changed: a group is written
-aside, synced and renamed; a document is created exclusively. So a reader sees all of it or nothing, and a
-crash leaves rubbish in ``tmp/`` only.
+Keys are slash-separated names below the store's root. What is stored is never changed: a group appears whole under its
+key, a document is created exclusively. So a reader sees all of it or nothing. How a folder and a bucket do that
+is told in `binworks.service.folders` and `binworks.service.buckets`; here it makes no difference.
 
-The sums of a histogram lie in one file an array (a shard), cut into inner chunks of a few columns, all cells
-each: what one nuisance needs is read without the rest.
+The sums of a histogram lie in one object an array (a shard), cut into inner chunks of a few columns, all cells
+each: what one nuisance needs is read without the rest. The root document of a group describes all arrays below it, so
+that it is read without listing.
 """
 
 from __future__ import annotations
@@ -13,16 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import re
-import shutil
-import stat
-import time
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -30,18 +25,19 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
+from binworks.service.folders import Folder
+from binworks.service.groups import GroupReader, GroupWriter, consolidated
+from binworks.service.objects import ROOT, Objects, Opened, absent, is_name
 from binworks.tensors.accumulator import Accumulator
-from binworks.tensors.errors import RequestError, TransientError
+from binworks.tensors.errors import BinworksError, RequestError, TransientError
 from binworks.tensors.histogram import Histogram
 
 INNER_BYTES = 600_000
 SHARD_BYTES = 64_000_000
-STALE_SECONDS = 86_400.0
-_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
 class Store:
-    """A store in a local folder.
+    """Documents and groups of arrays, in a local folder or in a bucket; see `Store.open`.
 
     The keys of a job (`binworks.service.layout` builds them)::
 
@@ -49,56 +45,106 @@ class Store:
         jobs/<id>/g/<n>/<dataset>/<histogram>/{values,variances}    jobs/<id>/m/<n>.json
         partials/<sha256>/<histogram>/{values,variances}
 
+    All methods raise `TransientError` with the code ``store-read-failed`` or ``store-write-failed`` if the disk or the
+    bucket fails, and `RequestError` with the code ``bad-key`` for what cannot be a key.
+
     Parameters
     ----------
-    root : Path
-        An existing folder.
+    objects : Objects
+        Where the bytes lie.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, objects: Objects) -> None:
+        self.objects = objects
 
     @classmethod
     def open(cls, url: str) -> Store:
-        """Return the store at a ``file://`` address (or a plain path); the folder is made.
+        """Return the store at an ``s3://`` or ``file://`` address, or a plain path; a folder is made.
 
         Raises
         ------
         RequestError
-            If the address has another scheme, or the folder cannot be made.
+            If the address has another scheme or cannot be used, or the folder cannot be made; ``missing-extra`` if
+            the library for buckets is not installed.
         """
         parts = urlsplit(url)
+        if parts.scheme == "s3":
+            return cls(_bucket(url))
         if parts.scheme not in ("", "file"):
             raise RequestError(
-                f"There is no store for {parts.scheme}:// addresses.", code="unknown-store", where=url
+                f"There is no store for {parts.scheme}:// addresses.",
+                code="unknown-store",
+                where=f"{parts.scheme}://",
+                hint="Known are folders, file:// and s3://.",
             )
-        root = Path(unquote(parts.path) if parts.scheme else url)
-        try:
-            (root / "tmp").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RequestError(
-                f"The store's folder cannot be made: {error.strerror}.", code="bad-store", where=str(root)
-            ) from None
-        return cls(root)
+        return cls(Folder(Path(unquote(parts.path) if parts.scheme else url)))
 
     # documents and bytes
 
-    def key_path(self, key: str) -> Path:
-        """Return the file of a key, whether or not it is there, for serving it.
+    @property
+    def root(self) -> Path:
+        """The folder of a store that is one.
 
         Raises
         ------
         RequestError
-            Code ``bad-key`` if the key is empty, absolute, or has empty, ``.``, ``..`` or hidden parts.
+            Code ``no-folder``.
         """
-        parts = key.split("/")
-        if not all(_PART.fullmatch(part) for part in parts):
-            raise RequestError("This is not the key of anything stored.", code="bad-key", where=key)
-        return self.root.joinpath(*parts)
+        return self._folder().root
+
+    def key_path(self, key: str) -> Path:
+        """Return the file of a key, whether or not it is there, in a store that is a folder.
+
+        Raises
+        ------
+        RequestError
+            Code ``no-folder``, or ``bad-key`` if the key is empty, absolute, or has empty, ``.``, ``..`` or hidden
+            parts.
+        """
+        return self._folder().path(key)
+
+    def _folder(self) -> Folder:
+        if isinstance(self.objects, Folder):
+            return self.objects
+        raise RequestError("This store is no folder: nothing in it has a path.", code="no-folder")
 
     def exists(self, key: str) -> bool:
         """Whether the document or group is there."""
-        return self.key_path(key).exists()
+        candidates = (key, f"{key}/{ROOT}") if key.endswith(".json") else (f"{key}/{ROOT}", key)
+        return any(self.objects.found(candidate) for candidate in candidates)
+
+    def read_bytes(self, key: str, start: int | None = None, stop: int | None = None) -> bytes:
+        """Return the bytes of a stored object, or those from ``start`` to before ``stop``; fewer at its end.
+
+        Raises
+        ------
+        RequestError
+            Code ``no-such-key``.
+        """
+        return self.objects.read(key, start, stop)
+
+    def opened(self, key: str, within: str) -> AbstractContextManager[Opened]:
+        """Open a stored object to read it in pieces; it must lie below the key ``within``.
+
+        Raises
+        ------
+        RequestError
+            Code ``no-such-key``.
+        """
+        return self.objects.opened(key, within)
+
+    def size(self, key: str) -> int:
+        """Return the number of bytes of a stored object.
+
+        Raises
+        ------
+        RequestError
+            Code ``no-such-key``.
+        """
+        found = self.objects.found(key)
+        if found is None:
+            raise absent(key)
+        return found.size
 
     def read_json(self, key: str) -> Any:
         """Return a stored document.
@@ -107,106 +153,68 @@ class Store:
         ------
         RequestError
             Code ``no-such-key``.
+        TransientError
+            Code ``damaged`` if it is no JSON.
         """
-        try:
-            return json.loads(self.key_path(key).read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            raise RequestError("Nothing is stored under this key.", code="no-such-key", where=key) from None
+        text = self.objects.read(key)
+        with _damage(key):
+            return json.loads(text)
 
     def create_json(self, key: str, document: Any) -> bool:
         """Store a document unless the key is taken; return whether it was free.
 
-        Raises
-        ------
-        TransientError
-            If the disk does not take it.
+        Of several writers one hears True, though a reply gets lost. After an error the document may be there.
         """
-        target = self.key_path(key)
         text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
-        with self._aside(key) as draft:
-            draft.write_bytes(text)
-            _sync(draft)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(draft, target)  # unlike a rename, a link never replaces
-            except FileExistsError:
-                return False
-            _sync_folders(target.parent, self.root)
-        return True
+        return self.objects.create(key, text)
 
-    def read_bytes(self, key: str, start: int | None = None, stop: int | None = None) -> bytes:
-        """Return the bytes of a stored file, or those from ``start`` to before ``stop``; fewer at its end.
+    def cache(self, prefix: str) -> Cache:
+        """Return a place below a key for bytes that can be made again."""
+        return Cache(self.objects, prefix)
 
-        Raises
-        ------
-        RequestError
-            Code ``no-such-key``.
-        """
-        with self._opened(key) as file:
-            begin = start or 0
-            end = os.fstat(file.fileno()).st_size if stop is None else stop
-            return os.pread(file.fileno(), max(end - begin, 0), begin)
-
-    def size(self, key: str) -> int:
-        """Return the number of bytes of a stored file.
-
-        Raises
-        ------
-        RequestError
-            Code ``no-such-key``.
-        """
-        with self._opened(key) as file:
-            return os.fstat(file.fileno()).st_size
+    # housekeeping
 
     def children(self, prefix: str) -> list[str]:
-        """Return the names directly below a key, sorted; none if nothing is there."""
-        try:
-            names = [path.name for path in self.key_path(prefix).iterdir()]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return sorted(name for name in names if _PART.fullmatch(name))
+        """Return the names directly below a key, sorted; none if nothing is there.
+
+        In a bucket there may be names of groups that are being written or removed, and do not exist.
+        """
+        return sorted(filter(is_name, self.objects.names(prefix)))
 
     def nbytes(self, prefix: str) -> int:
         """Return the bytes of all that is stored below a key, itself included; 0 if nothing is there."""
-        path, total = self.key_path(prefix), 0
-        with suppress(FileNotFoundError):
-            if path.is_file():
-                return path.stat().st_size
-        for folder, _, names in os.walk(path):
-            for name in names:
-                with suppress(FileNotFoundError):  # removed meanwhile
-                    total += Path(folder, name).stat().st_size
-        return total
+        total = sum(size for _, size in self.objects.walk(prefix))
+        if total:
+            return total
+        found = self.objects.found(prefix)
+        return found.size if found else 0
 
     def modified(self, prefix: str) -> float | None:
         """Return when a group or document was written, in seconds since 1970; None if it is not there."""
-        path = self.key_path(prefix)
-        for document in (path / "zarr.json", path):
-            with suppress(FileNotFoundError, NotADirectoryError):
-                found = document.stat()
-                return found.st_mtime if stat.S_ISREG(found.st_mode) else None
-        return None
+        found = self.objects.found(f"{prefix}/{ROOT}") or self.objects.found(prefix)
+        return found.modified if found else None
 
     def remove(self, key: str) -> None:
-        """Remove a group or document, if it is there; readers see it whole until they see it no more."""
-        target = self.root / "tmp" / f"removed-{uuid.uuid4().hex}"
-        with suppress(FileNotFoundError, NotADirectoryError):
-            self.key_path(key).rename(target)
-            _discard(target)
+        """Remove a group or document, or all below a key, if it is there; readers see no part of a group."""
+        self.objects.remove(key)
 
     def put_aside(self, key: str) -> None:
         """Move a damaged group out of the way; someone may want to look at it, for a day."""
-        target = self.root / "tmp" / f"damaged-{uuid.uuid4().hex}"
-        with suppress(FileNotFoundError):  # a twin was faster
-            self.key_path(key).rename(target)
-            os.utime(target)  # the day begins now
+        self.objects.put_aside(key)
 
     def remove_stale_drafts(self) -> None:
         """Remove what crashed writers left behind long ago."""
-        for draft in (self.root / "tmp").iterdir():
-            with suppress(FileNotFoundError, IsADirectoryError):  # its writer lives after all
-                if time.time() - draft.stat().st_mtime > STALE_SECONDS:
-                    _discard(draft)
+        self.objects.tidy()
+
+    def probe(self) -> None:
+        """See whether the store can be written.
+
+        Raises
+        ------
+        BinworksError
+            If not; code ``bad-store`` if it is a bucket that does not do what it must.
+        """
+        self.objects.probe()
 
     # accumulators
 
@@ -222,24 +230,23 @@ class Store:
         accumulator : Accumulator
             Each histogram becomes a group with the arrays ``values`` and, where kept, ``variances``.
         attributes : mapping, optional
-            JSON-able facts; ``counts``, ``examples`` and ``digest`` are added.
-
-        Raises
-        ------
-        TransientError
-            If the disk does not take it; nothing is left behind.
+            JSON-able facts; ``counts``, ``examples``, ``digest`` and ``stored`` (the bytes of all objects but the
+            root) are added.
         """
         digests = _digests(accumulator)
         digest = _digest_of_all(digests, accumulator.counts)
         counts = dict(sorted(accumulator.counts.items()))
         facts = {**(attributes or {}), "counts": counts, "examples": accumulator.examples, "digest": digest}
-        with self._new_group(prefix, facts) as group:
+
+        def fill(group: zarr.Group) -> None:
             for name, histogram in accumulator.histograms.items():
                 described = {"uhi": histogram.uhi(), "digest": digests[name]}
                 inner = group.create_group(name, attributes=described)
                 _write_array(inner, "values", histogram.values)
                 if histogram.variances is not None:
                     _write_array(inner, "variances", histogram.variances)
+
+        self._write_group(prefix, facts, fill, lambda group: digest_of(_read_accumulator(group)[0]))
         return digest
 
     def read_accumulator(self, prefix: str, digest: str | None = None) -> Accumulator:
@@ -274,7 +281,7 @@ class Store:
         RequestError
             Code ``no-such-key``.
         TransientError
-            Code ``damaged`` if the bytes are not those that were written: a lost chunk may read as zeros.
+            Code ``damaged`` if the bytes are not those that were written.
         """
         key = f"{prefix}/{name}"
         group = self.group(key)
@@ -290,11 +297,14 @@ class Store:
         ------
         RequestError
             Code ``no-such-key``.
+        TransientError
+            Code ``damaged``; also when it is sliced, if a chunk is missing.
         """
-        path = self.key_path(prefix)
-        if not (path / "zarr.json").is_file():
-            raise RequestError("Nothing is stored under this key.", code="no-such-key", where=prefix)
-        return zarr.open_group(path, mode="r")
+        with _damage(prefix):
+            try:
+                return zarr.open_group(GroupReader(self.objects, prefix), mode="r", zarr_format=3)
+            except FileNotFoundError:
+                raise absent(prefix) from None
 
     # plain arrays
 
@@ -302,75 +312,122 @@ class Store:
         self, prefix: str, arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]
     ) -> None:
         """Store named arrays as a group; an existing group is left as it is."""
-        with self._new_group(prefix, {**attributes, "digest": _digest_of_arrays(arrays)}) as group:
+
+        def fill(group: zarr.Group) -> None:
             for name, array in arrays.items():
                 _write_array(group, name, array)
+
+        facts = {**attributes, "digest": _digest_of_arrays(arrays)}
+        self._write_group(prefix, facts, fill, lambda group: _digest_of_arrays(_read_arrays(group)))
 
     def read_arrays(self, prefix: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the facts and the named arrays of a group, checked as those of `read_histogram`."""
         group = self.group(prefix)
         with _damage(prefix):
-            arrays = {name: np.asarray(array[...]) for name, array in group.arrays()}
+            arrays = _read_arrays(group)
         facts: dict[str, Any] = dict(group.attrs)
+        facts.pop("stored", None)
         _refuse_damaged(_digest_of_arrays(arrays), facts.pop("digest"), prefix)
         return facts, arrays
 
     # publishing
 
     def seal(self, prefix: str, attributes: Mapping[str, Any]) -> None:
-        """Make the groups below a key one group, with consolidated metadata for readers that cannot list."""
-        root = self.key_path(prefix)
+        """Make the groups below a key one group, with consolidated metadata for readers that cannot list.
+
+        Raises
+        ------
+        RequestError
+            Code ``no-such-key`` if there are no groups: they were removed meanwhile.
+        """
+        below: dict[str, Any] = {}
+        for name in self.children(prefix):
+            document = self.read_json(f"{prefix}/{name}/{ROOT}")
+            inner = document.pop("consolidated_metadata")["metadata"]
+            below |= {name: document, **{f"{name}/{path}": found for path, found in inner.items()}}
+        if not below:
+            raise absent(prefix)
         document = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
-        below = {
-            path.parent.relative_to(root).as_posix(): json.loads(path.read_bytes())
-            for path in sorted(root.rglob("zarr.json"))
-            if path.parent != root
-        }
-        document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": below}
-        with self._aside(prefix) as draft:
-            draft.write_text(json.dumps(document, allow_nan=False))
-            _sync(draft)
-            draft.replace(root / "zarr.json")
-        _sync_folders(root, self.root)
+        self.objects.create(f"{prefix}/{ROOT}", consolidated(document, below))
 
-    @contextmanager
-    def _opened(self, key: str) -> Iterator[BinaryIO]:
-        try:
-            file = self.key_path(key).open("rb", buffering=0)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise RequestError("Nothing is stored under this key.", code="no-such-key", where=key) from None
-        with file:
-            yield file
+    def _write_group(
+        self,
+        prefix: str,
+        attributes: dict[str, Any],
+        fill: Callable[[zarr.Group], None],
+        digest: Callable[[zarr.Group], str],
+    ) -> None:
+        """Let a group appear that is filled by a function, unless the key is taken.
 
-    @contextmanager
-    def _new_group(self, prefix: str, attributes: Mapping[str, Any]) -> Iterator[zarr.Group]:
-        """Give a group to fill; at the end it appears under its key, synced, unless the key is taken."""
-        target = self.key_path(prefix)
-        with self._aside(prefix) as draft:
-            yield zarr.create_group(draft, attributes=dict(attributes))
-            _sync_tree(draft)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                draft.rename(target)
-            except OSError:
-                if not (target / "zarr.json").is_file():
-                    raise
-            _sync_folders(target.parent, self.root)
+        Objects of another attempt at it are taken for ours only if all is read again and has our digest.
+        """
+        if self.objects.found(f"{prefix}/{ROOT}"):
+            return
+        with self.objects.draft(prefix) as draft:
+            writer = GroupWriter(draft)
+            group = zarr.create_group(writer, attributes=attributes)
+            fill(group)
+            root, stored = writer.finish()
+            if draft.adopted and not _has(attributes["digest"], group, digest):
+                draft.clear()
+                raise TransientError(
+                    "Another attempt left other bytes here; they were removed.",
+                    code="store-write-failed",
+                    where=prefix,
+                )
+            root["attributes"]["stored"] = stored
+            draft.commit(consolidated(root, writer.below))
 
-    @contextmanager
-    def _aside(self, key: str) -> Iterator[Path]:
-        """Give a path in ``tmp/`` that is gone at the end, whatever happens."""
-        draft = self.root / "tmp" / uuid.uuid4().hex
-        try:
-            yield draft
-        except OSError as error:
-            raise TransientError(
-                f"The store does not take it: {error.strerror or error}.",
-                code="store-write-failed",
-                where=key,
-            ) from error
-        finally:
-            _discard(draft)
+
+class Cache:
+    """Bytes by name that can be made again: what cannot be read is absent, and what cannot be written is lost.
+
+    Parameters
+    ----------
+    objects : Objects
+        Where they lie.
+    prefix : str
+        Key above all of them.
+    """
+
+    def __init__(self, objects: Objects, prefix: str) -> None:
+        self._objects, self._prefix = objects, prefix
+
+    def get(self, name: str) -> bytes | None:
+        """Return what was put under a name; None if there is nothing."""
+        with suppress(BinworksError):
+            return self._objects.read(f"{self._prefix}/{name}")
+        return None
+
+    def put(self, name: str, data: bytes) -> None:
+        """Put bytes under a name, in the place of others."""
+        with suppress(BinworksError):
+            self._objects.replace(f"{self._prefix}/{name}", data)
+
+
+def _has(expected: str, group: zarr.Group, digest: Callable[[zarr.Group], str]) -> bool:
+    """Whether what was written can be read, and has the digest that it should have."""
+    try:
+        with _damage(""):
+            return digest(group) == expected
+    except TransientError as error:
+        if error.code == "damaged":
+            return False
+        raise
+
+
+def _bucket(url: str) -> Objects:
+    try:
+        from binworks.service.buckets import Bucket
+    except ModuleNotFoundError as error:
+        if error.name != "obstore":
+            raise
+        raise RequestError(
+            "A store in a bucket needs the package obstore.",
+            code="missing-extra",
+            hint="pip install 'binworks[s3]', for the service and for all workers.",
+        ) from None
+    return Bucket(url)
 
 
 def digest_of(accumulator: Accumulator) -> str:
@@ -408,6 +465,8 @@ def _damage(where: str) -> Iterator[None]:
     """Call whatever damaged bytes make zarr raise by its name."""
     try:
         yield
+    except (BinworksError, MemoryError):
+        raise
     except Exception as error:
         raise TransientError(
             f"What is stored cannot be read: {error!r}.", code="damaged", where=where
@@ -458,37 +517,11 @@ def _read_accumulator(group: zarr.Group) -> tuple[Accumulator, str]:
     return Accumulator(histograms, counts, examples), facts["digest"]
 
 
+def _read_arrays(group: zarr.Group) -> dict[str, NDArray[Any]]:
+    return {name: np.asarray(array[...]) for name, array in group.arrays()}
+
+
 def _read_histogram(group: Any) -> Histogram:
     described = group.attrs["uhi"]
     variances = np.asarray(group["variances"][...]) if "variances" in described["storage"] else None
     return Histogram.from_uhi(described, np.asarray(group["values"][...]), variances)
-
-
-def _discard(path: Path) -> None:
-    """Remove a file or a folder, whatever happens to it meanwhile."""
-    shutil.rmtree(path, ignore_errors=True)
-    with suppress(OSError):
-        path.unlink()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sync_tree(root: Path) -> None:
-    for folder, _, names in os.walk(root, topdown=False):
-        for name in names:
-            _sync(Path(folder, name))
-        _sync(Path(folder))
-
-
-def _sync_folders(folder: Path, root: Path) -> None:
-    """Sync a folder and those above it, up to the store's root: their new names must survive a power cut."""
-    for path in (folder, *folder.parents):
-        _sync(path)
-        if path == root:
-            return

@@ -148,8 +148,7 @@ def loaded_code(processor: str) -> str:
 
 def _shelf(store: str) -> Shelf:
     """Return where the indexes of files are kept: in the store, so that all workers find them."""
-    there = _store(store)
-    return Shelf(there.key_path(INDEXES), drafts=there.root / "tmp")
+    return Shelf(_store(store).cache(INDEXES))
 
 
 @lru_cache(maxsize=8)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from binworks.processors import baskets, pages, reading
 from binworks.processors.columns import Field
 from binworks.processors.decoding import entry_offsets, join_planes
-from binworks.processors.fileindex import DamagedIndexError, FileIndex, Pieces, Shelf, identity
+from binworks.processors.fileindex import DamagedIndexError, FileIndex, Files, Pieces, Shelf, identity
 from binworks.processors.pieces import Jagged, PieceReader, Wanted
 from binworks.processors.sources import LocalFile
 
@@ -138,7 +138,7 @@ def test_numbers_of_all_types_are_read(tmp_path: Path) -> None:
 def test_with_the_index_nothing_is_parsed(
     layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, shelf = write(tmp_path, layout), Shelf(tmp_path / "indexes")
+    path, shelf = write(tmp_path, layout), Shelf(Files(tmp_path / "indexes"))
     first = reading.inspect(path, shelf)
     expected = reading.read(path, first.uuid, FIELDS, 450, 777)
     forget()
@@ -215,32 +215,34 @@ def older(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("damage", [cut, flip, older, lambda _: b""])
 def test_a_damaged_index_is_made_anew(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
-    path, shelf = write(tmp_path, "ttree"), Shelf(tmp_path / "indexes")
+    path, shelf = write(tmp_path, "ttree"), Shelf(Files(tmp_path / "indexes"))
     facts = reading.inspect(path, shelf)
-    (kept,) = shelf.folder.iterdir()
+    (kept,) = (tmp_path / "indexes").iterdir()
     whole = kept.read_bytes()
     kept.write_bytes(damage(whole))
     with pytest.raises(DamagedIndexError):
         FileIndex.from_bytes(kept.read_bytes())
     forget()
     assert reading.inspect(path, shelf) == facts
-    assert [file.read_bytes() for file in shelf.folder.iterdir()] == [whole]
+    assert [file.read_bytes() for file in (tmp_path / "indexes").iterdir()] == [whole]
 
 
 def test_an_index_of_another_file_is_not_used(tmp_path: Path) -> None:
-    path, shelf = write(tmp_path, "ttree"), Shelf(tmp_path / "indexes")
+    path, shelf = write(tmp_path, "ttree"), Shelf(Files(tmp_path / "indexes"))
     old = reading.inspect(path, shelf)
     small_nano.write(Path(path), small_nano.events(700, 2))
     new = reading.inspect(path, shelf)
     assert (old.entries, new.entries) == (1200, 700)
-    (shelf.folder / f"{old.uuid}-{old.size}").replace(shelf.folder / f"{new.uuid}-{new.size}")
+    ((tmp_path / "indexes") / f"{old.uuid}-{old.size}").replace(
+        (tmp_path / "indexes") / f"{new.uuid}-{new.size}"
+    )
     forget()
     assert reading.inspect(path, shelf) == new
 
 
 def test_a_shelf_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "indexes").write_text("a file where the folder should be")
-    shelf = Shelf(tmp_path / "indexes")
+    shelf = Shelf(Files(tmp_path / "indexes"))
     path = write(tmp_path, "ttree")
     assert reading.inspect(path, shelf).entries == reading.inspect(path).entries
     assert shelf.find("0", 0) is None
