@@ -14,7 +14,7 @@ Each node knows how many of its children are settled, so that a unit costs one s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -148,40 +148,46 @@ class Tree:
         """Give a leaf and all above it."""
         return ((level, position // FAN_IN**level) for level in range(self.root[0] + 1))
 
-    def value(self, node: Node | None = None, lowest: int = 0) -> str | Sum | None:
+    def value(self, node: Node | None = None, among: Collection[Node] | None = None) -> str | Sum | None:
         """Return how to get the value of a node from what is stored; None if there is none.
 
         Parameters
         ----------
         node : (level, position)
             Default: the root.
-        lowest : int
-            What is stored below this level is left out: the value of fewer units, from fewer sums.
+        among : collection of Node, optional
+            Some of `tops`; then it is the value of the units below these alone.
         """
         node = node or self.root
         if node in self.stored:
-            return self.stored[node]
-        if node in self.empty or node[0] <= lowest:
+            return self.stored[node] if among is None or node in among else None
+        if node in self.empty or node[0] == 0:
             return None
         below = self.children(node)
-        parts = tuple(part for child in below if (part := self.value(child, lowest)) is not None)
+        parts = tuple(part for child in below if (part := self.value(child, among)) is not None)
         return parts[0] if len(parts) == 1 else Sum(parts) if parts else None
 
-    def lowest(self, most: int) -> int:
-        """Return the lowest level from which on a value is made of at most so many stored sums.
+    def tops(self, most: int | None = None) -> list[Node]:
+        """Return the stored nodes that have no stored node above them, the largest first.
 
-        While a thousand workers fill, a thousand units are alone of their node: to read all of them takes a
-        worker minutes. Without them a snapshot lacks the last few units, and is quickly made.
+        Parameters
+        ----------
+        most : int, optional
+            No more than these. While a thousand workers fill, a thousand units are alone of their node; to read
+            them all takes a worker minutes. The few largest have most of the events.
         """
-        level = 0
-        while level < self.root[0] and len(names_in(self.value(lowest=level))) > most:
-            level += 1
-        return level
+        found, level = [], [self.root]
+        while level:
+            found += [node for node in level if node in self.stored]
+            level = [
+                child for node in level if node[0] and not self.settled(node) for child in self.children(node)
+            ]
+        return found[:most]
 
-    def has(self, position: int, lowest: int) -> bool:
-        """Whether a unit is in the value from that level on, if it has one."""
-        path = list(self._path(position))
-        return any(self.settled(node) for node in path[lowest:])
+    def units(self, node: Node) -> range:
+        """Return the positions of the units below a node."""
+        each = FAN_IN ** node[0]
+        return range(node[1] * each, min((node[1] + 1) * each, self.leaves))
 
 
 def names_in(value: str | Sum | None) -> Sequence[str]:

@@ -111,14 +111,17 @@ def test_a_value_of_few_sums_is_that_of_the_units_it_has(history: History, most:
         elif what in ("merge", "look"):
             for node, names in list(tree.ready()):
                 tree.stored[node] = "+".join(names)
-    lowest = tree.lowest(most)
-    names = names_in(tree.value(lowest=lowest))
-    assert len(names) <= most or lowest == tree.root[0]
-    done = [position for position in range(leaves) if (0, position) in tree.stored]
-    inside = [position for position in done if tree.has(position, lowest)]
-    assert "+".join(names) == "+".join(f"u{position}" for position in inside)
-    if lowest == 0:
-        assert inside == done
+    tops = tree.tops(most)
+    names = names_in(tree.value(among=tops))
+    assert len(names) == len(tops) == min(most, len(names_in(tree.value())))
+    inside = [
+        position
+        for node in sorted(tops, key=lambda node: tree.units(node).start)
+        for position in tree.units(node)
+    ]
+    assert "+".join(names) == "+".join(f"u{p}" for p in inside if (0, p) in tree.stored)
+    if len(names) < most:
+        assert tree.value(among=tops) == tree.value()
 
 
 def test_a_unit_that_is_filled_again_is_summed_again_up_to_the_root() -> None:
