@@ -117,9 +117,11 @@ class Settings(BaseModel):
         return (*self.corrections, *(folder for folder in beside if folder.is_dir()))
 
     def save(self) -> None:
-        """Write the settings into the home, in one step."""
+        """Write the settings into the home, in one step; an address in them may hold a password."""
         target = self.home / FILE_NAME
         draft = target.with_suffix(".tmp")
+        draft.unlink(missing_ok=True)
+        draft.touch(mode=0o600)
         draft.write_text(self.model_dump_json(indent=2) + "\n")
         draft.replace(target)
 
