@@ -61,6 +61,10 @@ COMMANDS = {
         {"show": Command("binworks.corrections.show:command", "Check and draw a correction set.")},
     ),
     "up": Command("binworks.service.up:command", "Start a service on this machine.", _RUN),
+    "fsck": Command(
+        "binworks.service.fsck:command", "Check what is stored against the ledger; repair it.", _RUN
+    ),
+    "gc": Command("binworks.service.gc:command", "Remove what nobody needs any more.", _RUN),
     "sample": Command("binworks.samples.cli:command", "Simulate collisions as NanoAOD files.", _RUN),
     "demo": Command(
         "binworks.client.demo:command", "From simulated collisions to a W mass, in one go.", _RUN

@@ -29,7 +29,7 @@ from binworks.service.database import Database, generations, jobs, merges, pins,
 from binworks.service.garbage import Generation, Partial, superseded, unused
 from binworks.service.settings import Settings
 from binworks.service.store import Store
-from binworks.tensors.errors import BinworksError, RequestError
+from binworks.tensors.errors import BinworksError, RequestError, TransientError
 
 PARTIALS = "partials"
 BATCH = 50
@@ -264,8 +264,8 @@ class _Collector:
     def _with_children(self, found: Partial) -> Partial:
         try:
             children = self.store.attributes(layout.partial(found.name)).get("children", [])
-        except (BinworksError, ValueError):  # gone, or damaged: then no merge takes it either
-            children = []
+        except BinworksError:  # gone, or damaged, or it cannot be read at the moment
+            return replace(found, used=None)
         return replace(found, through=(*found.through, *children[:1]))
 
     def _discard(self, batch: Sequence[Partial]) -> list[str]:
@@ -298,12 +298,15 @@ def numbers(store: Store, prefix: str) -> list[int]:
 
 def leftover(store: Store, job: str, n: int) -> Generation:
     """Return a stored snapshot of which the ledger knows nothing, by what its manifest says."""
+    created, readable, final = 0.0, True, True
     try:
         said = store.read_json(layout.manifest(job, n))
         created, final = datetime.fromisoformat(said["created"]).timestamp(), bool(said["final"])
-    except (RequestError, ValueError, KeyError, TypeError):  # none, or unreadable: it was never published
-        return Generation(job, n, 0.0, readable=False, final=False, finished=False, row=False)
-    return Generation(job, n, created, readable=True, final=final, finished=False, row=False)
+    except RequestError:  # none: it was never published
+        readable = False
+    except (TransientError, ValueError, KeyError, TypeError):
+        pass  # it cannot be read: it may have been a result
+    return Generation(job, n, created, readable=readable, final=final, finished=False, row=False)
 
 
 def _generations(
