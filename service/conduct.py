@@ -313,7 +313,7 @@ class Conduct:
         settled = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tell_progress(settled))
-            group.create_task(self._stream(workload, settled))
+            stream = group.create_task(self._stream(workload, settled))
             while True:
                 self._check(workload)
                 self._merge_ready(workload, group)
@@ -322,6 +322,9 @@ class Conduct:
                 await self.changed.wait()
                 self.changed.clear()
             settled.set()
+            if self.publisher.writing:
+                stream.cancel()  # the last snapshot need not wait for one that is out of date
+        await self.publisher.tidy()
 
     def _check(self, workload: Workload) -> None:
         """End the job if a unit failed for good, or too many are left out."""

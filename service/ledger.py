@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import and_, delete, func, insert, select, update
+from sqlalchemy import and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.engine import Connection, Row
 
 from binworks.service import jobstate, lease, quotas, views
@@ -239,19 +239,19 @@ class Ledger:
                 in jobstate.FINISHED
             ):
                 return False
-            for status in statuses:
-                waiting = (
-                    units.c.job == job,
-                    units.c.unit == status.unit,
-                    units.c.state == UnitState.PENDING,
-                )
-                begun = {
+            begun = [
+                {
+                    "of_job": job,
+                    "of_unit": status.unit,
                     "state": status.state,
                     "token": status.token,
                     "attempts": status.attempts,
                     "started": now,
                 }
-                connection.execute(update(units).where(*waiting).values(**begun))
+                for status in statuses
+            ]
+            if begun:
+                connection.execute(_BEGUN, begun)
             return True
 
     def running(self, job: str) -> list[tuple[int, str, int]]:
@@ -306,13 +306,8 @@ class Ledger:
             values |= _receipt(settled.outcome)
         elif isinstance(settled.outcome, Failure):
             values |= {"error": settled.outcome.problem(), "traceback": settled.outcome.traceback}
-        present = (
-            units.c.job == settled.job,
-            units.c.unit == after.unit,
-            units.c.state == UnitState.RUNNING,
-            units.c.token == settled.token,
-        )
-        taken = connection.execute(update(units).where(*present).values(**values)).rowcount == 1
+        present = {"of_job": settled.job, "of_unit": after.unit, "of_token": settled.token}
+        taken = connection.execute(_ENDED, {**present, **values}).rowcount == 1
         if isinstance(settled.outcome, Failure) and settled.outcome.code == "file-changed":
             connection.execute(delete(files).where(files.c.path == settled.outcome.where))
         if taken and isinstance(settled.outcome, Failure):
@@ -383,6 +378,12 @@ class Ledger:
             row = connection.execute(select(generations).where(*place)).one()
             told = views.generation(row).model_dump(mode="json")
             add_event(connection, job, "snapshot", self.clock(), told)
+
+
+_OF = (units.c.job == bindparam("of_job"), units.c.unit == bindparam("of_unit"))
+_BEGUN = update(units).where(*_OF, units.c.state == UnitState.PENDING)
+_ENDED = update(units).where(*_OF, units.c.state == UnitState.RUNNING, units.c.token == bindparam("of_token"))
+"""Made once: to put a statement together takes longer than to execute it. What is set is in the parameters."""
 
 
 def _recall(connection: Connection, job: str) -> None:

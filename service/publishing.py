@@ -41,6 +41,8 @@ class Publisher:
         self.resolved = resolved
         self.recipe = recipe
         self.unreadable: Sequence[dict[str, Any]] = ()
+        self.writing = False
+        """Whether workers write a snapshot, so that it may still be given up."""
 
     async def tidy(self) -> None:
         """Finish or remove what an earlier driver left half published."""
@@ -63,8 +65,12 @@ class Publisher:
             return
         n = await self.rim.call(self.rim.ledger.new_generation, self.job)
         cut = snapshot.cut(workload, n, final=final, unreadable=self.unreadable, now=self.rim.clock())
-        async with asyncio.TaskGroup() as group:
-            writing = {name: group.create_task(self._write(cut, name)) for name in cut.values}
+        try:
+            self.writing = True
+            async with asyncio.TaskGroup() as group:
+                writing = {name: group.create_task(self._write(cut, name)) for name in cut.values}
+        finally:
+            self.writing = False
         receipts = {name: task.result() for name, task in writing.items()}
         size = await asyncio.to_thread(self._seal, cut, {name: r.digest for name, r in receipts.items()})
         cost = {"bytes": size, "seconds": sum(receipt.seconds for receipt in receipts.values())}

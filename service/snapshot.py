@@ -14,6 +14,8 @@ from binworks.service.work import Work, Workload
 
 GENERATION_SCHEMA = "binworks.generation/1"
 MANIFEST_SCHEMA = "binworks.manifest/1"
+MOST_SUMS = 16
+"""Stored sums that are read for a data set of a snapshot, unless it is the last: they take a worker seconds."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,19 @@ class Cut:
 def cut(
     workload: Workload, n: int, *, final: bool, unreadable: Sequence[Mapping[str, Any]], now: float
 ) -> Cut:
-    """Fix what is in a snapshot that begins now."""
+    """Fix what is in a snapshot that begins now: all that is done, or the largest sums if more is to come."""
+    tops = {name: tree.tops(None if final else MOST_SUMS) for name, tree in workload.trees.items()}
+    inside = {
+        (name, position)
+        for name, nodes in tops.items()
+        for node in nodes
+        for position in workload.trees[name].units(node)
+    }
     return Cut(
         n=n,
         final=final,
-        values={name: tree.value() for name, tree in workload.trees.items()},
-        works=workload.done(),
+        values={name: tree.value(among=tops[name]) for name, tree in workload.trees.items()},
+        works=[work for work in workload.done() if (work.dataset, work.position) in inside],
         skipped=workload.skipped(),
         unreadable=list(unreadable),
         events=workload.events,
