@@ -15,14 +15,14 @@ from typing import Any
 import httpx
 import numpy as np
 import small_corrections
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from binworks.client import Client
 from binworks.service import layout, snapshot, tokens
-from binworks.service.database import Database, generations, jobs
+from binworks.service.database import Database, generations, jobs, units
 from binworks.service.jobs import Jobs, add_event, move
 from binworks.service.ledger import Ledger
-from binworks.service.model import JobRequest, JobState
+from binworks.service.model import JobRequest, JobState, UnitState
 from binworks.service.quotas import Limits
 from binworks.service.requests import resolve
 from binworks.service.settings import Settings
@@ -152,6 +152,8 @@ class HandMade:
         *,
         groups: Sequence[VariationGroup] = GROUPS,
         complete: bool = True,
+        final: bool = False,
+        lost_files: Sequence[str] = (),
     ) -> int:
         """Write a snapshot as the driver does, final if it is complete."""
         n = len(self.jobs.generations(job)) + 1
@@ -163,9 +165,11 @@ class HandMade:
             key = layout.dataset(job, n, dataset.name)
             self.store.write_accumulator(key, sums[dataset.name], snapshot.dataset_attributes(dataset))
         cut = Cut(n, complete, {}, [], [], [], 100_000, time.time())
-        covered = {"final": complete, "complete": complete, "fraction": 1.0 if complete else 0.4}
+        fraction = 1.0 if complete else 0.931 if final else 0.4
+        covered = {"final": final or complete, "complete": complete, "fraction": fraction}
         facts = {**snapshot.root_attributes(job, resolved, cut), **covered}
         facts["systematics"] = [group.name for group in groups]
+        facts["missing"]["files"] = list(lost_files)
         self.store.seal(layout.generation(job, n), facts)
         counts = {name: {"counts": accumulator.counts} for name, accumulator in sums.items()}
         manifest = snapshot.manifest(job, resolved, cut, counts)
@@ -175,6 +179,45 @@ class HandMade:
             connection.execute(insert(generations).values(**row, **covered))
         self.tell(job, "snapshot", self.jobs.generations(job)[-1].model_dump(mode="json"))
         return n
+
+    def lack(self, job: str, *, files: int = 2, state: UnitState = UnitState.SKIPPED) -> None:
+        """Give a job a unit of 90 events that is done, one of 10 that is not, and files that could not be opened."""
+        path = str(self.settings.home / "data" / "wp.root")
+        error = {
+            "code": "corrupt-file",
+            "message": "It cannot be decoded.",
+            "where": path,
+            "hint": "Copy it.",
+        }
+        lost = {"state": state, "error": error, "attempts": 5, "splits": 2, "worker": "tcp://w:1"}
+        lost |= {"traceback": "Traceback: here", "failures": 5}
+        common = {"job": job, "dataset": "Wplusmunu", "partial": "p", "base": "b", "turn": 0.5}
+        unreadable = [
+            {
+                "path": f"{path}.{i}",
+                "dataset": "Wplusmunu",
+                "error": {"code": "missing-file", "message": "Gone."},
+            }
+            for i in range(files)
+        ]
+        with self.database.write() as connection:
+            for unit, (start, stop, facts) in enumerate(
+                [(0, 90, {"state": UnitState.DONE, "entries": 90, "sum_sign": 90}), (90, 100, lost)]
+            ):
+                piece = {"path": path, "uuid": "u", "size": 1, "start": start, "stop": stop}
+                where = {"unit": unit, "ranges": [piece], "events": stop - start}
+                connection.execute(insert(units).values(**common, **where, **facts))
+            row = {"planned": True, "unreadable": unreadable}
+            connection.execute(update(jobs).where(jobs.c.id == job).values(**row))
+
+    def incomplete(self, sums: Mapping[str, Accumulator], owner: str = "alice", **asked: Any) -> str:
+        """Return a job that succeeded although events are missing."""
+        job = self.submit(owner, datasets=list(sums), **asked)
+        self.move(job, JobState.RUNNING)
+        self.lack(job)
+        self.publish(job, sums, groups=(), complete=False, final=True, lost_files=["a.root", "b.root"])
+        self.move(job, JobState.FINALIZING, JobState.SUCCEEDED)
+        return job
 
     def finished(self, sums: Mapping[str, Accumulator], owner: str = "alice", **asked: Any) -> str:
         """Return a job that succeeded with these sums."""

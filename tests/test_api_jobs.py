@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from hand_made_service import Served
+from hand_made_service import HandMade, Served, filled
+from sqlalchemy import insert
 
-from binworks.service.model import JobState
+from binworks.api import examples
+from binworks.api.app import create_app
+from binworks.service.database import files
+from binworks.service.model import JobState, JobView, UnitState, Usage
 
 pytest_plugins = ["served_fixture"]
 
@@ -120,7 +126,9 @@ def test_another_users_job_looks_like_none_at_all(served: Served) -> None:
             foreign = problem(http.get(f"/v1/jobs/{served.job}{path}"), 404, "unknown-job")
             absent = problem(http.get(f"/v1/jobs/nosuchjob2{path}"), 404, "unknown-job")
             assert {**foreign, "where": None} == {**absent, "where": None}
-        problem(http.post(f"/v1/jobs/{served.job}/cancel"), 404, "unknown-job")
+        for action in ("cancel", "retry"):
+            problem(http.post(f"/v1/jobs/{served.job}/{action}"), 404, "unknown-job")
+        problem(http.delete(f"/v1/jobs/{served.job}"), 404, "unknown-job")
         assert served.job not in [job["id"] for job in http.get("/v1/jobs").json()["jobs"]]
     with served.http("admin") as http:
         assert http.get(f"/v1/jobs/{served.job}").status_code == 200
@@ -145,6 +153,8 @@ def test_a_token_does_only_what_its_scopes_say(served: Served) -> None:
         assert http.get(f"/v1/jobs/{served.job}").status_code == 200
         assert "submit" in problem(http.post("/v1/jobs", json=REQUEST), 403, "missing-scope")["detail"]
         problem(http.post(f"/v1/jobs/{served.job}/cancel"), 403, "missing-scope")
+        problem(http.post(f"/v1/jobs/{served.job}/retry"), 403, "missing-scope")
+        problem(http.delete(f"/v1/jobs/{served.job}"), 403, "missing-scope")
 
 
 def test_pages_of_jobs_have_each_job_once(served: Served) -> None:
@@ -260,3 +270,142 @@ print(*sys.modules)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert {"fastapi", "matplotlib"} <= loaded
     assert loaded.isdisjoint({"dask", "distributed"})
+
+
+def failed(served: Served) -> str:
+    """Return a job of alice's that failed."""
+    job = served.made.submit()
+    error = {"code": "missing-branch", "message": "No branch for muon pt.", "where": "a.root", "hint": None}
+    served.made.move(job, JobState.RUNNING)
+    served.made.lack(job, state=UnitState.FAILED)
+    served.made.move(job, JobState.FAILED, error=error)
+    return job
+
+
+def test_a_failed_job_is_retried_once_however_often_it_is_asked(served: Served) -> None:
+    job = failed(served)
+    with served.http() as http:
+        for _ in range(2):
+            answer = http.post(f"/v1/jobs/{job}/retry")
+            assert (answer.status_code, answer.json()["state"]) == (202, "queued")
+            assert answer.json()["error"] is None
+        problem(http.post(f"/v1/jobs/{served.job}/retry"), 409, "nothing-to-retry")
+        http.post(f"/v1/jobs/{job}/cancel")
+        served.made.move(job, JobState.CANCELLED)
+        problem(http.post(f"/v1/jobs/{job}/retry"), 409, "cancelled")
+
+
+def test_a_deleted_job_is_absent_with_all_that_was_below_it(served: Served) -> None:
+    made = served.made
+    job = made.finished({"Wplusmunu": filled(31, groups=())})
+    with served.http() as http:
+        assert http.get(f"/v1/jobs/{job}/zarr/1/zarr.json").status_code == 200
+        waiting = made.submit()
+        assert "Cancel" in problem(http.delete(f"/v1/jobs/{waiting}"), 409, "job-not-finished")["hint"]
+        answer = http.delete(f"/v1/jobs/{job}")
+        assert (answer.status_code, answer.content) == (204, b"")
+        for path in ("", "/units", "/events", "/histograms", "/zarr/1/zarr.json"):
+            problem(http.get(f"/v1/jobs/{job}{path}"), 404, "unknown-job")
+        problem(http.delete(f"/v1/jobs/{job}"), 404, "unknown-job")
+
+
+def test_a_result_that_is_there_is_given_instead_of_a_new_job_if_asked_for(served: Served) -> None:
+    path = served.made.settings.home / "data" / "wp.root"
+    path.write_bytes(b"12345")
+    known = path.stat()
+    with served.made.database.write() as connection:
+        info = {"uuid": "u", "size": 5, "entries": 0, "path": str(path), "clusters": [0]}
+        row = {"path": str(path), "size": 5, "mtime_ns": known.st_mtime_ns, "info": info}
+        connection.execute(insert(files).values(**row))
+    job = served.made.finished({"Wplusmunu": filled(32, groups=())}, owner="bob", systematics=["width_W"])
+    asked = {"processor": "w_mass", "datasets": ["Wplusmunu"], "systematics": ["width_W"], "label": "again"}
+    with served.http("bob") as http:
+        found = http.post("/v1/jobs", params={"reuse": "completed"}, json=asked)
+        assert (found.status_code, found.json()["id"]) == (200, job)
+        assert found.headers["Location"] == f"/v1/jobs/{job}"
+        assert http.post("/v1/jobs", json=asked).status_code == 201
+        other = {**asked, "systematics": ["width_Z"]}
+        assert http.post("/v1/jobs", params={"reuse": "completed"}, json=other).status_code == 201
+        problem(http.post("/v1/jobs", params={"reuse": "any"}, json=asked), 422, "invalid-request")
+        path.write_bytes(b"123456")
+        assert http.post("/v1/jobs", params={"reuse": "completed"}, json=asked).status_code == 201
+    with served.http() as http:
+        mine = http.post("/v1/jobs", params={"reuse": "completed"}, json=asked)
+        assert mine.status_code == 201, "another's result is none of mine"
+
+
+def test_everybody_sees_his_own_usage_and_the_admin_everybodys(served: Served) -> None:
+    with served.http("bob") as http:
+        before = http.get("/v1/usage").json()
+        served.made.submit("bob")
+        after = http.get("/v1/usage", params={"owner": "bob"}).json()
+        assert after["owner"] == "bob"
+        assert after["active_jobs"] == {"used": before["active_jobs"]["used"] + 1, "limit": 100_000}
+        assert after["cpu_hours"]["limit"] is None
+        problem(http.get("/v1/usage", params={"owner": "alice"}), 403, "missing-scope")
+    with served.http("admin") as http:
+        assert http.get("/v1/usage", params={"owner": "bob"}).json()["active_jobs"] == after["active_jobs"]
+        assert http.get("/v1/usage").json()["owner"] == "root"
+
+
+def test_a_reached_limit_is_a_429_that_says_what_is_used_and_what_to_do(tmp_path: Path) -> None:
+    made = HandMade.make(tmp_path / "home")
+    headers = {"Authorization": f"Bearer {made.tokens['alice']}"}
+    asked = {"processor": "w_mass", "datasets": ["Wplusmunu"], "systematics": []}
+    limited = made.settings.model_copy(update={"max_active_jobs": 5})
+
+    async def send_at_once() -> list[httpx.Response]:
+        app = create_app(limited)
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://here", headers=headers) as http,
+        ):
+            return await asyncio.gather(*(http.post("/v1/jobs", json=asked) for _ in range(20)))
+
+    answers = asyncio.run(send_at_once())
+    made.database.close()
+    assert sorted(answer.status_code for answer in answers) == [201] * 5 + [429] * 15
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    document = problem(refused, 429, "too-many-jobs")
+    assert document["detail"] == "alice has 5 unfinished jobs; the limit is 5."
+    assert "cancel one" in document["hint"]
+
+
+def test_a_unit_that_failed_shows_what_where_and_why(served: Served) -> None:
+    job = failed(served)
+    with served.http() as http:
+        (unit,) = http.get(f"/v1/jobs/{job}/units", params={"state": "failed"}).json()["units"]
+        missing = http.get(f"/v1/jobs/{job}").json()["missing"]
+    assert unit["files"][0].endswith("wp.root[90:100]")
+    assert (unit["attempts"], unit["splits"], unit["worker"]) == (5, 2, "tcp://w:1")
+    assert (unit["error"]["code"], unit["error"]["hint"]) == ("corrupt-file", "Copy it.")
+    assert unit["traceback"] == "Traceback: here"
+    assert (missing["events"], missing["n_files"], len(missing["files"])) == (10, 3, 3)
+    ranged = missing["files"][-1]
+    assert (ranged["start"], ranged["stop"], ranged["unit"]) == (90, 100, 1)
+
+
+def test_a_job_says_so_when_nobody_works_on_it(served: Served) -> None:
+    job = served.made.submit()
+    served.made.move(job, JobState.RUNNING)
+    with served.http() as http:
+        assert "No driver" in http.get(f"/v1/jobs/{job}").json()["note"]
+        (listed,) = [j for j in http.get("/v1/jobs", params={"limit": 200}).json()["jobs"] if j["id"] == job]
+        assert "No driver" in listed["note"]
+        assert http.get(f"/v1/jobs/{served.job}").json()["note"] is None
+
+
+def test_the_examples_of_the_interface_fit_its_schema(served: Served) -> None:
+    assert JobView.model_validate(examples.JOB).id == examples.JOB["id"]
+    assert Usage.model_validate(examples.USAGE).model_dump() == examples.USAGE
+    with served.http(None) as http:
+        paths = http.get("/openapi.json").json()["paths"]
+    for path, method, status in (
+        ("/v1/jobs", "post", "200"),
+        ("/v1/jobs/{job}/retry", "post", "202"),
+        ("/v1/usage", "get", "200"),
+    ):
+        content = paths[path][method]["responses"][status]["content"]["application/json"]
+        assert content["example"]
+        assert content["schema"]
