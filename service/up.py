@@ -27,6 +27,7 @@ from binworks.service import tokens
 from binworks.service.database import Database
 from binworks.service.environment import WORKER
 from binworks.service.settings import FILE_NAME, Settings
+from binworks.service.store import Store
 from binworks.tensors.errors import RequestError, TransientError
 
 READY_SECONDS = 90.0
@@ -192,6 +193,19 @@ def choose_port(host: str, port: int) -> int:
     return free
 
 
+def checked_store(given: str) -> str:
+    """Return the address of a store that can be written, absolute.
+
+    Raises
+    ------
+    BinworksError
+        If it cannot.
+    """
+    address = given if "://" in given else Path(given).absolute().as_uri()
+    Store.open(address).probe()
+    return address
+
+
 def configure(home: Path, given: dict[str, Any], port: int) -> Settings:
     """Return the settings of a home: those it had, changed by those given, with ports that are free now.
 
@@ -228,6 +242,10 @@ def command(
     workers: Annotated[int, typer.Option(min=1, help="Workers of one thread.")] = os.cpu_count() or 1,
     memory: Annotated[str, typer.Option(help="Limit of a worker, e.g. 4GB; auto: its share.")] = "auto",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the REST service; 0: any.")] = 8080,
+    store: Annotated[
+        str | None,
+        typer.Option(help="Address of the store: a folder or s3://bucket/prefix; default: in the home."),
+    ] = None,
     unit_events: Annotated[int | None, typer.Option(min=1, help="Events of a unit of work.")] = None,
     snapshot_seconds: Annotated[
         float | None, typer.Option(help="Between snapshots of a running job.")
@@ -240,6 +258,7 @@ def command(
         "catalogues": tuple(path.absolute() for path in catalogue or ()),
         "corrections": tuple(path.absolute() for path in corrections or ()),
         "data_roots": tuple(data_root or ()),
+        "store": None if store is None else checked_store(store),
         "unit_events": unit_events,
         "snapshot_seconds": snapshot_seconds,
     }

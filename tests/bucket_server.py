@@ -1,21 +1,14 @@
-"""A real S3 server on this machine, and buckets in it: moto keeps the condition of conditional puts.
-
-A test module gets the fixture ``bucket_url`` by ``pytest_plugins = ["bucket_server"]``.
-"""
+"""A real S3 server on this machine, and buckets in it: moto keeps the condition of conditional puts."""
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 SECRET = "moto-takes-any-secret"
 START_SECONDS = 60
@@ -59,24 +52,3 @@ class BucketServer:
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
-
-
-@pytest.fixture(scope="session")
-def bucket_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BucketServer]:
-    server = BucketServer(tmp_path_factory.mktemp("moto") / "log")
-    before = {name: os.environ.get(name) for name in server.environment}
-    os.environ.update(server.environment)
-    try:
-        yield server
-    finally:
-        server.close()
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@pytest.fixture
-def bucket_url(bucket_server: BucketServer) -> str:
-    return bucket_server.new_bucket()

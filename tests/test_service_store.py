@@ -22,7 +22,7 @@ from binworks.tensors.accumulator import Accumulator
 from binworks.tensors.errors import RequestError, TransientError
 from binworks.tensors.histogram import Histogram
 
-pytest_plugins = ["bucket_server"]
+pytest_plugins = ["bucket_fixture"]
 
 NAME = "ab" * 32
 
