@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 from sqlalchemy import func, select
 
-from binworks.service.database import lease, units
+from binworks.service.database import Database, lease, units
 from chaos.upkept import Upkept, reach
 
 WEIGHTS = {
@@ -119,11 +119,11 @@ class Killer:
 
     def _freeze_driver(self, kill: Kill) -> None:
         """Freeze the driver for longer than its lease; another one takes over; the frozen one must not go on."""
-        driver, fence = self._one("driver"), fence_of(self.service)
+        driver, fence = self._one("driver"), fence_of(self.service.database)
         with second_driver(self.service.home) as second:
 
             def meanwhile() -> None:
-                reach(lambda: fence_of(self.service) > fence, "another driver takes over")
+                reach(lambda: fence_of(self.service.database) > fence, "another driver takes over")
                 taken = time.time()
                 reach(lambda: committed_since(self.service, taken) or not active(self.service), "it works")
 
@@ -161,9 +161,9 @@ def freeze(process: psutil.Process, meanwhile: Callable[[], None]) -> None:
             process.send_signal(signal.SIGCONT)
 
 
-def fence_of(service: Upkept) -> int:
+def fence_of(database: Database) -> int:
     """Return how often the lease changed hands."""
-    with service.database.read() as connection:
+    with database.read() as connection:
         return int(connection.execute(select(lease.c.fence)).scalar_one())
 
 

@@ -56,7 +56,7 @@ class Upkept:
     options : sequence
         More of ``binworks up``.
     prefix : sequence of str
-        Goes before the command: another program that starts it, and ends with it.
+        Goes before the command: another program that starts it.
     settings
         Of the service; those that have no option are written into the home.
     """
@@ -77,7 +77,6 @@ class Upkept:
         command = [sys.executable, "-c", "from binworks.client.cli import main; main()", "up", "--home", home]
         command += ["--workers", workers, "--port", self.port, "--json", *options]
         self.command = [*prefix, *map(str, command)]
-        self.prefixed = bool(prefix)
         self.starts = 0
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -114,8 +113,8 @@ class Upkept:
     def stop(self) -> None:
         """End it as a user does."""
         if self._process is not None and self._process.poll() is None:
-            first = psutil.Process(self.pid)
-            (first.children()[0] if self.prefixed else first).send_signal(signal.SIGINT)
+            first = psutil.Process(self.pid)  # or its child: what traces a program goes before it
+            next(p for p in (first, *first.children()) if "up" in p.cmdline()[:5]).send_signal(signal.SIGINT)
             try:
                 self._process.wait(60)
             except subprocess.TimeoutExpired:
