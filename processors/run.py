@@ -45,7 +45,7 @@ def fill_ranges(
     progress: Callable[[int], None] | None = None,
     *,
     begun: Accumulator | None = None,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> Accumulator:
     """Fill one accumulator with the events of the ranges, in their order.
 
@@ -64,15 +64,15 @@ def fill_ranges(
         Called with the number of events done after each chunk.
     begun : Accumulator, optional
         The sums over the events before these, to go on from; it is not changed.
-    chunk : int
-        Events read at once.
+    chunk : int, optional
+        Events read at once; default: `CHUNK`.
 
     Raises
     ------
     InputError, TransientError
         From reading; the file is named.
     """
-    return processor.fill_chunks(dataset, _chunks(ranges, chunk), progress, begun)
+    return processor.fill_chunks(dataset, _chunks(ranges, chunk or CHUNK), progress, begun)
 
 
 def run_files(processor: Processor, dataset: Dataset) -> Accumulator:

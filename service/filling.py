@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from binworks.processors import reading
+from binworks.processors import reading, run
 from binworks.processors.compiled import CompiledProcessor
 from binworks.processors.dataset import Dataset
 from binworks.processors.fileindex import Shelf
 from binworks.processors.foreign import ForeignProcessor
-from binworks.processors.run import CHUNK, Range, fill_ranges
+from binworks.processors.run import Range
 from binworks.service import layout, partials, plan
 from binworks.service.plan import Piece
 from binworks.service.store import Store
@@ -58,8 +58,8 @@ class Filling:
         self.processor = make(task.recipe)
         self.dataset = Dataset.model_validate_json(task.dataset)
         compiled = isinstance(self.processor, CompiledProcessor)
-        self.chunk = max(CHUNK >> task.splits, LEAST_CHUNK) if compiled else CHUNK
-        self.ends = plan.step_ends(task.pieces, 2**task.splits, 1 if compiled else CHUNK)
+        self.chunk = max(run.CHUNK >> task.splits, LEAST_CHUNK) if compiled else run.CHUNK
+        self.ends = plan.step_ends(task.pieces, 2**task.splits, 1 if compiled else run.CHUNK)
 
     @property
     def name(self) -> str:
@@ -90,7 +90,7 @@ class Filling:
         self, processor: Processor, pieces: Sequence[Piece], begun: Accumulator | None = None
     ) -> Accumulator:
         before = 0 if begun is None else begun.counts["entries"]
-        accumulator = fill_ranges(
+        accumulator = run.fill_ranges(
             processor, self.dataset, self._ranges(pieces), self.progress, begun=begun, chunk=self.chunk
         )
         expected = before + sum(piece.events for piece in pieces)

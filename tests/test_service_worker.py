@@ -7,30 +7,23 @@ import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import small_corrections
 import small_nano
-from service_toys import Toy, recipe_of, registered, write, write_all
+from service_toys import Toy, registered, write, write_all
+from worker_tasks import failed, received, recipe, unit
 
 from binworks.corrections import sets
 from binworks.processors.dataset import Dataset
-from binworks.service import layout, plan, store, worker
-from binworks.service.model import JobRequest
-from binworks.service.plan import FileFacts
-from binworks.service.requests import resolve
+from binworks.service import layout, store, worker
 from binworks.service.retry import Kind
-from binworks.service.settings import Settings
 from binworks.service.store import Store
 from binworks.service.tasks import (
     AbandonedError,
-    Failure,
-    FillUnit,
     IndexFile,
     Merge,
     Prepare,
-    Receipt,
     Recipe,
     Task,
     WriteDataset,
@@ -44,36 +37,6 @@ RECEIPT_BYTES = 1000
 def toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with registered(tmp_path_factory.mktemp("toys")):
         yield
-
-
-def recipe(processor: str = "toy", data: Path | None = None, **options: Any) -> Recipe:
-    request = {
-        "processor": processor,
-        "options": options,
-        "datasets": [{"name": "D", "files": ["/data/f.root"]}],
-    }
-    if data is not None:
-        request["corrections"] = "small"
-    folders = () if data is None else (data,)
-    settings = Settings(home=Path("/home"), data_roots=("/data",), corrections=folders)
-    return recipe_of(resolve(JobRequest.model_validate(request), settings))
-
-
-def unit(folder: Path, what: Recipe, *files: str, name: str = "a" * 64) -> FillUnit:
-    dataset = Dataset(name="D", files=files, boson="W")
-    facts = [worker.run(IndexFile(path)) for path in files]
-    cut = plan.cut({"D": [found for found in facts if isinstance(found, FileFacts)]}, 10**9)
-    return FillUnit(str(folder), what, dataset.model_dump_json(), cut[0].pieces, name)
-
-
-def failed(outcome: object) -> Failure:
-    assert isinstance(outcome, Failure), outcome
-    return outcome
-
-
-def received(outcome: object) -> Receipt:
-    assert isinstance(outcome, Receipt), outcome
-    return outcome
 
 
 def test_a_unit_is_filled_once_and_found_again(tmp_path: Path) -> None:
