@@ -103,7 +103,8 @@ def collect(
     if not dry_run:
         store.remove_stale_drafts()
     collector = _Collector(database, store, settings, now, time.monotonic() + seconds, dry_run, thorough)
-    for step in (collector.folders, collector.snapshots, collector.partials):
+    # last what must write into the database: it may be on the disk that is full
+    for step in (collector.folders, collector.partials, collector.snapshots):
         step()
     if thorough:
         collector.add_up_freeable()
@@ -172,9 +173,6 @@ class _Collector:
 
     def snapshots(self) -> None:
         """Remove snapshots that are superseded, or were never published."""
-        if not self.dry_run:
-            with self.database.write() as connection:
-                connection.execute(delete(pins).where(pins.c.until <= self.now))
         stored = self._stored()
         with self.database.read() as connection:
             rows = list(_generations(connection, stored))
@@ -191,6 +189,9 @@ class _Collector:
                 self._remove(layout.manifest(found.job, found.n))
                 self._remove(layout.generation(found.job, found.n))
                 self.report.snapshots += 1
+        if not self.dry_run:
+            with self.database.write() as connection:
+                connection.execute(delete(pins).where(pins.c.until <= self.now))
 
     def _superseded(self, known: Collection[Generation]) -> list[Generation]:
         return superseded(known, self.now, self.settings.keep_snapshots_seconds)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from typer.testing import CliRunner
 
 from binworks.client import cli
 from binworks.service import conduct, fsck, layout, rim
-from binworks.service.database import generations, jobs, merges, units
+from binworks.service.database import generations, jobs, lease, merges, units
 from binworks.service.folders import Folder
 from binworks.service.model import JobState, UnitState
 from binworks.service.soundness import Finding
@@ -448,6 +450,44 @@ def test_a_service_at_work_is_sound_at_every_moment(bench: Bench) -> None:
     bench.drive(job, meanwhile=lambda: reports.append(check(bench, repair=len(reports) % 2 == 0)))
     assert len(reports) > 5
     assert [damage(report) for report in reports if damage(report)] == []
+
+
+@pytest.mark.parametrize("moment", ["submitted", "running", "finalizing"])
+def test_a_store_that_is_newer_than_the_restored_ledger_is_brought_together_with_it(
+    make: Callable[[], Bench], moment: str
+) -> None:
+    bench = make()
+    backup = bench.settings.home / "backup.sqlite"
+    files = write_all(bench.settings.home / "more", FILES, EVENTS)
+    job = bench.running.submit({"F": files}, options={"pause": 0.3}).id
+
+    def save() -> None:
+        view = bench.running.jobs.get(job)
+        reached = {
+            "submitted": True,
+            "running": view.generation,
+            "finalizing": view.counts.events.done > 9000,
+        }
+        if not backup.exists() and reached[moment] and not view.state.finished:
+            with closing(sqlite3.connect(bench.settings.home / "jobs.sqlite")) as ours:
+                ours.execute("VACUUM INTO ?", (str(backup),))
+
+    save()
+    bench.drive(job, meanwhile=save)
+    digests = bench.running.digests(job)
+    bench.database.close()
+    for file in bench.settings.home.glob("jobs.sqlite*"):
+        file.unlink()
+    backup.rename(bench.settings.home / "jobs.sqlite")
+    restored = make()
+    with restored.database.write() as connection:
+        connection.execute(update(lease).values(expires=0.0))  # that driver ended long ago
+    assert check(restored, repair=True).sound
+    assert damage(check(restored)) == []
+    restored.drive(job)
+    assert restored.running.digests(job) == digests
+    assert restored.running.jobs.get(job).complete
+    assert damage(check(restored)) == []
 
 
 def run(bench: Bench, *words: str) -> Result:
