@@ -5,9 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-from collections.abc import Iterator
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numba
+import numpy as np
 import pytest
 import small_corrections
 import small_nano
@@ -15,8 +20,9 @@ from service_toys import Toy, registered, write, write_all
 from worker_tasks import failed, received, recipe, unit
 
 from binworks.corrections import sets
+from binworks.processors import registry
 from binworks.processors.dataset import Dataset
-from binworks.service import layout, store, worker
+from binworks.service import failures, folders, layout, store, worker
 from binworks.service.retry import Kind
 from binworks.service.store import Store
 from binworks.service.tasks import (
@@ -29,6 +35,7 @@ from binworks.service.tasks import (
     WriteDataset,
 )
 from binworks.service.tree import Sum
+from binworks.tensors.errors import InputError
 
 RECEIPT_BYTES = 1000
 
@@ -47,14 +54,15 @@ def test_a_unit_is_filled_once_and_found_again(tmp_path: Path) -> None:
     assert (first.digest, first.counts) == (second.digest, second.counts)
 
 
-def test_a_damaged_partial_is_filled_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["a chunk", "a document", "a torn chunk"])
+def test_a_damaged_partial_is_filled_again(tmp_path: Path, damage: str) -> None:
     task = unit(tmp_path, recipe(), *write_all(tmp_path / "d", 1, 700))
     first = received(worker.run(task))
-    victim = Store.open(str(tmp_path)).key_path(layout.partial(task.partial)) / "nominal" / "values" / "c.0"
-    victim.write_bytes(victim.read_bytes()[:-3] + b"???")
+    spoil(Store.open(str(tmp_path)).key_path(layout.partial(task.partial)), damage)
     again = received(worker.run(task))
     assert not again.reused
     assert again.digest == first.digest
+    assert received(worker.run(task)).reused
 
 
 def test_receipts_and_tasks_are_small_whatever_the_processor(tmp_path: Path) -> None:
@@ -148,7 +156,7 @@ def test_a_store_that_does_not_take_it_is_a_passing_failure(
 
     task = unit(tmp_path, recipe(), *write_all(tmp_path / "d", 1, 700))
     with monkeypatch.context() as broken:
-        broken.setattr(store, "_sync", refuse)
+        broken.setattr(folders, "_sync", refuse)
         outcome = failed(worker.run(task))
     assert (outcome.kind, outcome.code) == (kind, "store-write-failed")
     assert not received(worker.run(task)).reused
@@ -175,3 +183,111 @@ def test_the_toy_depends_on_the_order_of_additions(tmp_path: Path) -> None:
     other = received(worker.run(unit(tmp_path, recipe(), *reversed(files), name="b" * 64)))
     assert Toy.name == "toy"
     assert one.digest != other.digest
+
+
+@pytest.mark.parametrize("damage", ["a byte", "a chunk", "a document", "the root", "all"])
+@pytest.mark.parametrize("reader", ["merge", "data set"])
+def test_a_sum_that_cannot_be_read_says_which_it_is(tmp_path: Path, damage: str, reader: str) -> None:
+    names = [letter * 64 for letter in "ab"]
+    for i, name in enumerate(names):
+        received(
+            worker.run(unit(tmp_path, recipe(), str(write(tmp_path / f"{i}.root", 700, first=i)), name=name))
+        )
+    key = layout.partial(names[1])
+    spoil(Store.open(str(tmp_path)).key_path(key), damage)
+    task: Task = Merge(str(tmp_path), "d" * 64, tuple(names))
+    if reader == "data set":
+        task = WriteDataset(str(tmp_path), "jobs/j/g/1/D", recipe(), "{}", Sum(tuple(names)))
+    outcome = failed(worker.run(task))
+    assert outcome.code == ("no-such-key" if damage in ("the root", "all") else "damaged")
+    assert layout.partial_of(str(outcome.where)) == names[1]
+    Store.open(str(tmp_path)).put_aside(key)  # as the driver does
+    assert not received(worker.run(unit(tmp_path, recipe(), str(tmp_path / "1.root"), name=names[1]))).reused
+    received(worker.run(task))
+
+
+def spoil(group: Path, damage: str) -> None:
+    chunk = group / "nominal" / "values" / "c.0"
+    if damage == "a byte":
+        stored = bytearray(chunk.read_bytes())
+        stored[-1] ^= 1
+        chunk.write_bytes(stored)
+    elif damage == "a torn chunk":
+        chunk.write_bytes(chunk.read_bytes()[:-1])
+    elif damage == "a document":
+        (group / "nominal" / "zarr.json").write_text("{")
+        (group / "zarr.json").write_text("{")
+    else:
+        victim = {"a chunk": chunk, "the root": group / "zarr.json", "all": group}[damage]
+        shutil.rmtree(victim) if victim.is_dir() else victim.unlink()
+
+
+def test_memory_that_runs_out_is_told_from_damage_wherever_it_happens() -> None:
+    def exhaust() -> None:
+        np.empty(1 << 50)
+
+    def disguised() -> None:
+        try:
+            exhaust()
+        except MemoryError as error:
+            raise InputError("The file cannot be read.", code="corrupt-file", where="f.root") from error
+
+    for run_out in (exhaust, disguised, lambda: numba.njit(lambda n: np.empty(n).sum())(1 << 50)):
+        with pytest.raises((MemoryError, InputError)) as caught:
+            run_out()
+        failure = failures.of(caught.value)
+        assert (failure.kind, failure.code) == (Kind.RESOURCE, "out-of-memory")
+    assert "Unable to allocate 8.00 PiB" in failures.of(caught_from(exhaust)).message
+    assert failures.of(caught_from(disguised)).where == "f.root"
+
+
+def caught_from(function: Callable[[], None]) -> BaseException:
+    with pytest.raises((MemoryError, InputError)) as caught:
+        function()
+    return caught.value
+
+
+def test_a_limit_of_memory_is_named() -> None:
+    script = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (3 * 10**9, 3 * 10**9))\n"
+        "from binworks.service import failures; print(failures.of(MemoryError('x')).message)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "Memory ran out (MemoryError: x). The worker may take 3.00 GB."
+
+
+def test_a_receipt_says_how_long_the_commit_took(tmp_path: Path) -> None:
+    task = unit(tmp_path, recipe(), *write_all(tmp_path / "d", 1, 700))
+    filled = received(worker.run(task))
+    merged = received(worker.run(Merge(str(tmp_path), "d" * 64, (task.partial, task.partial))))
+    written = received(worker.run(WriteDataset(str(tmp_path), "jobs/j/g/1/D", recipe(), "{}", task.partial)))
+    assert all(0 < receipt.commit < receipt.seconds for receipt in (filled, merged, written))
+    assert received(worker.run(task)).commit == 0
+
+
+def test_code_that_was_edited_while_workers_run_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "edited_toys"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "toy.py").write_text("from service_toys import Toy\n\n\nclass Edited(Toy):\n    pass\n")
+    (package / "constants.py").write_text("PT = 26\n")
+    described = tmp_path / "edited-1.dist-info"
+    described.mkdir()
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: edited\nVersion: 1\n")
+    (described / "entry_points.txt").write_text(f"[{registry.GROUP}]\nedited = edited_toys.toy:Edited\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry._entries.cache_clear()
+    try:
+        before = recipe("edited")
+        files = write_all(tmp_path / "d", 1, 700)
+        received(worker.run(unit(tmp_path, before, *files)))
+        (package / "constants.py").write_text("PT = 25\n")
+        after = recipe("edited")
+        assert after.code != before.code
+        outcome = failed(worker.run(unit(tmp_path, after, *files, name="b" * 64)))
+        assert (outcome.kind, outcome.code) == (Kind.CODE, "code-differs")
+        received(worker.run(unit(tmp_path, before, *files, name="b" * 64)))
+    finally:
+        registry._entries.cache_clear()
