@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
 BLOCK = 8 << 20
-TRIES = 3
+PAUSES = (0.0, 0.2, 1.0)
+"""Seconds before each try at a conditional put whose outcome is not known."""
 CLIENT: ClientConfig = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=60)}
 RETRY: RetryConfig = {
     "max_retries": 4,
@@ -140,7 +141,8 @@ class Bucket(Objects):
         """
         path, nonce = _path(key), uuid.uuid4().hex
         doubt: BinworksError | None = None
-        for _ in range(TRIES):
+        for pause in PAUSES:
+            time.sleep(pause)
             try:
                 with self._answering("write", key):
                     obstore.put(
@@ -151,7 +153,7 @@ class Bucket(Objects):
                         use_multipart=False,
                         attributes={_NONCE: nonce},
                     )
-            except AlreadyExistsError:  # or a conflict with another request that is under way
+            except AlreadyExistsError:  # or a conflict (409) with another request that is under way
                 pass
             except TransientError as error:
                 doubt = error

@@ -24,7 +24,10 @@ class Settings(BaseModel):
     database: str = Field(
         default="", description="SQLAlchemy address of the job database; default: SQLite in the home."
     )
-    store: str = Field(default="", description="Address of the store; default: a folder in the home.")
+    store: str = Field(
+        default="",
+        description="Address of the store: file:///folder or s3://bucket/prefix; default: a folder in the home.",
+    )
     catalogues: tuple[Path, ...] = Field(
         default=(), description="Files that list the data sets one can ask for by name."
     )

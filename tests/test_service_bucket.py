@@ -20,7 +20,7 @@ from bucket_server import SECRET, BucketServer
 from lying_bucket import LOST, UNCONDITIONAL, LyingBucket
 from test_service_store import NAME, sums
 
-from binworks.service import buckets, failures, layout
+from binworks.service import buckets, failures, layout, up
 from binworks.service.buckets import Bucket
 from binworks.service.retry import Kind
 from binworks.service.store import Store, digest_of
@@ -97,6 +97,12 @@ def test_a_document_that_was_refused_for_a_while_is_put_in_the_end(
 ) -> None:
     lying.mischief = first("PUT", (503, b"<Error><Code>SlowDown</Code></Error>"), 2)
     assert deceived.create_json(layout.manifest("j", 1), {"a": 1})
+
+
+def test_a_conflict_with_nothing_there_is_tried_again(lying: LyingBucket, deceived: Store) -> None:
+    lying.mischief = first("PUT", (409, b"<Error><Code>ConditionalRequestConflict</Code></Error>"))
+    assert deceived.create_json(layout.manifest("j", 1), {"a": 1})
+    assert not deceived.create_json(layout.manifest("j", 1), {"a": 1})
 
 
 def test_in_a_storm_of_lost_replies_every_group_is_whole_or_absent(
@@ -351,6 +357,16 @@ def test_without_the_library_a_bucket_says_what_to_install(monkeypatch: pytest.M
     error = refused("s3://bucket/x", lambda store: store)
     assert error.code == "missing-extra"
     assert "binworks[s3]" in str(error)
+
+
+def test_a_service_is_started_on_a_store_that_can_be_written_only(bucket_url: str, tmp_path: Path) -> None:
+    settings = up.configure(tmp_path / "home", {"store": up.checked_store(bucket_url)}, 0)
+    assert settings.store_url == bucket_url
+    (tmp_path / "file").write_text("")
+    for address in ("s3://nobody-has-this/x", "gopher://x", str(tmp_path / "file")):
+        with pytest.raises(RequestError):
+            up.checked_store(address)
+    assert up.checked_store(str(tmp_path / "store")) == (tmp_path / "store").as_uri()
 
 
 def test_a_bucket_has_no_paths(bucket: Store) -> None:
