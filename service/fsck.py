@@ -26,6 +26,7 @@ from binworks.service.soundness import Checks, Finding
 from binworks.service.store import Store
 
 DAMAGED = 1
+BATCH = 1000
 RESTORE = "Restore the job database from a backup, then check again."
 COLLECT = "binworks gc removes what is garbage."
 
@@ -91,9 +92,13 @@ def check(
     total = len(names) + len(ids)
     damaged: list[Finding] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, found in enumerate(pool.map(lambda name: checks.partial(name, expected), names), 1):
-            damaged += found
-            progress(done, total)
+        for start in range(0, len(names), BATCH):
+            batch = names[start : start + BATCH]
+            for done, found in enumerate(
+                pool.map(lambda name: checks.partial(name, expected), batch), start + 1
+            ):
+                damaged += found
+                progress(done, total)
     report.findings += damaged if repairs is None else repairs.partials(damaged)
     for done, job in enumerate(ids, len(names) + 1):
         found = checks.job(job)

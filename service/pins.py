@@ -24,6 +24,8 @@ from binworks.tensors.errors import ConflictError, RequestError
 PIN_SECONDS = 3600.0
 AGAIN_SECONDS = 60.0
 """A pin that is younger than this is not written again."""
+PATIENCE_SECONDS = 5.0
+"""After a pin could not be written, so long nobody tries again: each try may wait for the lock."""
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +67,10 @@ class Pins:
                 return views.generation(row)
             try:
                 return views.generation(self._write(job, n, owner))
-            except OperationalError as error:
+            except OperationalError as error:  # a database that cannot be written must not stop the readers
                 log.warning("snapshot %d is read without a pin: %s", row.n, error.orig, extra={"job": job})
-                return views.generation(row)  # a database that cannot be written must not stop the readers
+                self._written[job, row.n] = self.clock() - AGAIN_SECONDS + PATIENCE_SECONDS
+                return views.generation(row)
 
     def _write(self, job: str, n: int | None, owner: str | None) -> Row[Any]:
         now = self.clock()
