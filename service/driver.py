@@ -136,9 +136,10 @@ class Driver:
 
     async def _conduct(self, job: str) -> None:
         """Bring a job to its end; begin anew where a disk or the database failed for a while."""
-        tries = 0
+        tries, trouble = Counter[Kind](), None
         while True:
             conduct = self.conducts[job] = Conduct(self.rim, job)
+            conduct.trouble = trouble
             try:
                 await conduct.run()
             except Exception as error:  # noqa: BLE001 -- a fault in one job must not end the others
@@ -154,7 +155,9 @@ class Driver:
             if isinstance(cause, CancelledByUserError):
                 return  # the next poll sees to it
             failure = cause.failure if isinstance(cause, JobFailedError) else _of(cause)
-            decision = decide(failure.kind, tries, 0, self.rim.policy(skip=False), self.rim.clock())
+            decision = decide(
+                failure.kind, tries[failure.kind], 0, self.rim.policy(skip=False), self.rim.clock()
+            )
             ours = failure == OUT_OF_STEP or not isinstance(cause, JobFailedError)
             log.warning(
                 "%s",
@@ -165,8 +168,8 @@ class Driver:
             if not ours or not isinstance(decision, Again):
                 await self._close(job, JobState.FAILED, failure.code, failure)
                 return
-            conduct.trouble = failure.message
-            tries += failure.kind != Kind.FULL
+            trouble = conduct.trouble = failure.message if failure.kind == Kind.FULL else None
+            tries[failure.kind] += 1
             await asyncio.sleep(max(0.0, decision.at - self.rim.clock()))
 
     async def _stop_attempts(self, job: str) -> None:
