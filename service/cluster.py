@@ -29,7 +29,7 @@ from binworks.service.tasks import AbandonedError, Failure, FillUnit, Outcome, T
 TOPIC = "binworks"
 CONNECT_SECONDS = 5.0
 HEARTBEAT_SECONDS = 1.0
-TICK_SECONDS = 0.1
+TICK_SECONDS = 0.3
 SILENCE_SECONDS = 20.0
 RESTART_SECONDS = 30.0
 STOP_SECONDS = 3.0
@@ -133,25 +133,33 @@ class Cluster:
         keys : sequence of tuple of str
             Those that are not known, or done, do not matter.
         """
-        client = self._client
-        if client is None or not keys:
-            return
+        if not keys:
+            return None
+        while (client := self._client) is None:
+            await asyncio.sleep(TICK_SECONDS)
         log.info("calling off %d tasks", len(keys))
         await client.cancel([Future(key, client) for key in keys], force=True)
-        end = time.monotonic() + STOP_SECONDS
-        deaf = {key[-1] for key in keys}
-        while deaf := {token for token in deaf if token in self._begun}:
+        end, wanted = time.monotonic() + STOP_SECONDS, set(keys)
+        # the workers are asked: what was begun a moment ago, or under an earlier driver, nobody has told here
+        while deaf := await self._at_work(client, wanted):
             if time.monotonic() > end:
-                await self._restart({self._begun.pop(token)[0] for token in deaf})
+                return await self._restart(deaf)
             await asyncio.sleep(TICK_SECONDS)
+        return None
 
-    async def _restart(self, workers: Sequence[str] | set[str]) -> None:
+    async def _at_work(self, client: Client, keys: set[Key]) -> list[str]:
+        """Return the workers of which a thread is still at one of these tasks."""
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                found: dict[str, set[Key]] = await client.run(keys_at_work, on_error="ignore")
+                return [address for address, at_work in found.items() if not keys.isdisjoint(at_work)]
+        return []
+
+    async def _restart(self, workers: Sequence[str]) -> None:
         """Restart workers: a thread cannot be stopped otherwise."""
         if self._client is not None:
             with contextlib.suppress(OSError, TimeoutError):
-                await self._client.restart_workers(
-                    list(workers), timeout=RESTART_SECONDS, raise_for_error=False
-                )
+                await self._client.restart_workers(workers, timeout=RESTART_SECONDS, raise_for_error=False)
 
     async def _wait(
         self, result: asyncio.Task[Answer], lost: asyncio.Future[None], key: Key, seconds: float
@@ -257,6 +265,11 @@ def _killed(error: KilledWorker) -> Failure:
         f"The worker at {error.last_worker.address} died while it ran this.",
         hint="It may need more memory than a worker has, or crash in compiled code: see the worker's log.",
     )
+
+
+def keys_at_work(dask_worker: Any) -> set[Key]:
+    """Return the tasks that the threads of a worker are at, also those that were called off."""
+    return set(dask_worker.active_threads.values())
 
 
 def execute(task: Task, token: str) -> Answer:
