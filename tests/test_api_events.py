@@ -100,3 +100,42 @@ def test_a_quiet_stream_has_a_heartbeat(served: Served, job: str) -> None:
 def test_a_last_event_id_that_is_none_is_refused(served: Served, job: str) -> None:
     with served.http() as http:
         problem(http.get(f"/v1/jobs/{job}/events", headers={"Last-Event-ID": "x"}), 422, "invalid-request")
+
+
+def test_the_stream_of_a_retried_job_goes_on_after_its_first_end(served: Served, job: str) -> None:
+    made = served.made
+    made.move(job, JobState.FAILED, error={"code": "io-error", "message": "No answer."})
+    made.jobs.retry(job)
+    made.move(job, JobState.RUNNING)
+
+    def finish() -> None:
+        time.sleep(0.5)
+        made.move(job, JobState.FINALIZING, JobState.SUCCEEDED)
+
+    thread = threading.Thread(target=finish)
+    thread.start()
+    states = [event.data["state"] for event in read(served, job) if event.kind == "state"]
+    thread.join()
+    assert states == ["queued", "running", "failed", "queued", "running", "finalizing", "succeeded"]
+
+
+def test_a_reader_hears_that_no_driver_is_at_work(served: Served, job: str) -> None:
+    stream = read(served, job)
+    seen = [next(stream) for _ in range(6)]
+    stream.close()  # type: ignore[attr-defined]
+    assert "No driver" in seen[-1].data["note"]
+    assert seen[-1].id == seen[-2].id, "it is not in the diary: a reader resumes after the event before"
+
+
+def test_the_stream_of_a_job_that_is_deleted_meanwhile_ends(served: Served, job: str) -> None:
+    made = served.made
+    made.move(job, JobState.FAILED, error={"code": "io-error", "message": "No answer."})
+    for _ in range(500):
+        made.tell(job, "note", {"note": "late"})
+    made.jobs.retry(job)
+    stream = read(served, job)
+    next(stream)
+    made.move(job, JobState.CANCELLING, JobState.CANCELLED)
+    made.jobs.delete(job)
+    for _ in stream:
+        pass

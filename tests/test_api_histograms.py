@@ -19,7 +19,9 @@ import uhi.schema
 from hand_made_service import GROUPS, Served, filled
 from test_api_jobs import problem
 
+from binworks.api import preview
 from binworks.service.model import JobState
+from binworks.tensors import incomplete
 from binworks.tensors.expansion import Expansion
 
 pytest_plugins = ["served_fixture"]
@@ -156,13 +158,14 @@ def test_a_result_that_lacks_events_says_so_and_readers_keep_their_generation(se
         path = f"/v1/jobs/{job}{NOMINAL}"
         partial = http.get(path)
         assert partial.headers["Binworks-Complete"] == "false"
+        assert partial.headers["Binworks-Fraction"] == "0.4"
         assert partial.json()["metadata"]["fraction"] == 0.4
         listed = http.get(f"/v1/jobs/{job}/histograms").json()
         assert (listed["complete"], listed["fraction"]) == (False, 0.4)
         made.publish(job, {"Wplusmunu": second}, groups=())
         assert http.get(partial.headers["Content-Location"]).content == partial.content
         latest = http.get(path)
-        assert latest.headers["Binworks-Complete"] == "true"
+        assert (latest.headers["Binworks-Complete"], latest.headers["Binworks-Fraction"]) == ("true", "1")
         assert np.array_equal(latest.json()["storage"]["values"], second.histograms["nominal"].values)
 
 
@@ -178,6 +181,39 @@ def test_expansions_come_over_whole(served: Served) -> None:
             assert found.nuisances == group.expansion.nuisances
             for field in ("variation", "block", "column", "coefficient"):
                 assert np.array_equal(getattr(found, field), getattr(group.expansion, field))
+
+
+def test_an_incomplete_result_says_so_in_every_answer(served: Served) -> None:
+    job = served.made.incomplete({"Wplusmunu": filled(13, groups=())})
+    with served.http() as http:
+        for path in ("/histograms", NOMINAL, f"{NOMINAL}/preview.png"):
+            headers = http.get(f"/v1/jobs/{job}{path}").headers
+            assert (headers["Binworks-Complete"], headers["Binworks-Fraction"]) == ("false", "0.931"), path
+        listed = http.get(f"/v1/jobs/{job}/histograms").json()
+        assert listed["missing"]["files"] == ["a.root", "b.root"]
+        view = http.get(f"/v1/jobs/{job}").json()
+        assert (view["state"], view["complete"], view["missing"]["events"]) == ("succeeded", False, 10)
+        stored = http.get(f"/v1/jobs/{job}/zarr/1/zarr.json").json()["attributes"]
+        assert (stored["complete"], stored["fraction"]) == (False, 0.931)
+        told = [event.data for event in served.made.jobs.events(job) if event.kind == "snapshot"]
+        assert (told[-1]["final"], told[-1]["complete"], told[-1]["fraction"]) == (True, False, 0.931)
+
+
+def test_the_preview_of_an_incomplete_result_carries_a_mark() -> None:
+    sums = filled(1, groups=()).histograms["nominal"]
+    mark = incomplete.mark({"complete": False, "fraction": 0.931, "missing": {"files": ["a.root"]}})
+    assert mark == "INCOMPLETE: 93.1 % of the events, and 1 file could not be opened"
+    marked = preview.projections(sums, "W: nominal", mark)
+    assert marked.get_supxlabel() == mark
+    assert preview.png(marked).startswith(b"\x89PNG")
+    assert preview.projections(sums, "W: nominal").get_supxlabel() == ""
+
+
+@pytest.mark.parametrize(
+    ("fraction", "shown"), [(0.931, "93.1 %"), (0.99999, "99.999 %"), (1.0, "100.0 %"), (0.0, "0.0 %")]
+)
+def test_a_part_is_never_rounded_to_the_whole(fraction: float, shown: str) -> None:
+    assert incomplete.percent(fraction) == shown
 
 
 def test_the_preview_is_a_picture(served: Served) -> None:

@@ -18,7 +18,7 @@ from hand_made_service import Served, filled, free_port
 from binworks.client import Client
 from binworks.client.address import find
 from binworks.client.cli import COMMANDS
-from binworks.service.model import JobState
+from binworks.service.model import JobState, UnitState
 from binworks.tensors.errors import RequestError
 
 pytest_plugins = ["served_fixture"]
@@ -201,7 +201,101 @@ def test_pull_refuses_what_lacks_events_unless_told(served: Served, tmp_path: Pa
     environment = {"BINWORKS_URL": served.url, "BINWORKS_TOKEN": made.tokens["alice"]}
     assert "--allow-partial" in run("pull", job, *out, code=2, **environment).stderr
     assert not (tmp_path / "x.zip").exists()
-    assert "INCOMPLETE: 40.0% of the events" in ask(served, "pull", job, *out, "--allow-partial")
+    assert "INCOMPLETE: 40.0 % of the events" in ask(served, "pull", job, *out, "--allow-partial")
+
+
+def test_status_and_units_say_what_failed_why_and_what_to_do(served: Served) -> None:
+    made = served.made
+    job = made.submit()
+    made.move(job, JobState.RUNNING)
+    made.lack(job, files=7, state=UnitState.FAILED)
+    error = {
+        "code": "corrupt-file",
+        "message": "It cannot be decoded.",
+        "where": "wp.root",
+        "hint": "Copy it.",
+    }
+    made.move(job, JobState.FAILED, error=error)
+    shown = ask(served, "status", job)
+    assert "10 events (10.0 %), 8 files or parts of files" in shown
+    assert "wp.root.0: Gone. [missing-file]" in shown
+    assert "... and 3 more" in shown
+    assert f"binworks retry {job}" in shown
+    assert f"binworks units {job} --state failed" in shown
+    units = ask(served, "units", job, "--state", "failed")
+    for part in (
+        "unit 1 of Wplusmunu  failed after 5 attempts, the last in 4 steps on tcp://w:1, 10 events",
+        "wp.root[90:100]",
+        "It cannot be decoded. [corrupt-file]",
+        "Copy it.",
+        "Traceback: here",
+    ):
+        assert part in units
+    assert "unit 0" not in units
+    both = ask(served, "units", job)
+    assert "done" in both
+    assert "unit 1 of Wplusmunu" in both
+
+
+def test_an_incomplete_result_is_marked_wherever_it_is_listed(served: Served, tmp_path: Path) -> None:
+    job = served.made.incomplete({"Wplusmunu": filled(8, groups=())})
+    line = next(line for line in ask(served, "jobs").splitlines() if job in line)
+    assert "succeeded" in line
+    assert "INCOMPLETE" in line
+    assert f"binworks retry {job}" in ask(served, "status", job)
+    assert f"binworks retry {job}" in ask(served, "watch", job)
+    target = str(tmp_path / "x.zip")
+    shown = ask(served, "pull", job, "--out", target, "--allow-partial")
+    assert "INCOMPLETE: 93.1 % of the events, and 2 files could not be opened" in shown
+    facts = document(served, "pull", job, "--out", target, "--allow-partial")
+    assert facts["missing"]["files"] == ["a.root", "b.root"]
+
+
+def test_a_job_on_which_nobody_works_says_so_in_the_list_and_to_a_watcher(served: Served) -> None:
+    job = served.made.submit()
+    served.made.move(job, JobState.RUNNING)
+    line = next(line for line in ask(served, "jobs").splitlines() if job in line)
+    assert "No driver is at work" in line
+    environment = {
+        **os.environ,
+        "BINWORKS_URL": served.url,
+        "BINWORKS_TOKEN": served.made.tokens["alice"],
+        "COLUMNS": "200",
+    }
+    with subprocess.Popen(
+        [BINWORKS, "watch", job], env=environment, stdout=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout is not None
+        assert any("No driver is at work" in line for line in watching.stdout)
+        served.made.move(job, JobState.FAILED)
+        assert "failed" in watching.stdout.read()
+    assert watching.returncode == 1
+
+
+def test_retry_and_delete(served: Served) -> None:
+    job = served.made.submit()
+    served.made.move(job, JobState.RUNNING, JobState.FAILED)
+    assert ask(served, "retry", job).strip() == "queued"
+    ask(served, "delete", job, code=2)
+    ask(served, "cancel", job)
+    served.made.move(job, JobState.CANCELLED)
+    ask(served, "retry", job, code=2)
+    assert document(served, "delete", job) == {"id": job, "deleted": True}
+    ask(served, "status", job, code=2)
+
+
+def test_usage_lists_what_is_used_and_allowed(served: Served) -> None:
+    shown = ask(served, "usage")
+    assert "100,000" in shown
+    for name in ("active jobs", "queued units", "stored bytes", "cpu hours"):
+        assert name in shown
+    assert document(served, "usage")["owner"] == "alice"
+
+
+def test_submit_takes_a_result_that_is_there_if_told(served: Served) -> None:
+    (served.made.settings.home / "data" / "wp.root").unlink(missing_ok=True)
+    arguments = ("submit", "-p", "w_mass", "-d", "Wplusmunu", "--reuse")
+    assert document(served, *arguments)["id"] != ask(served, *arguments).strip(), "neither is completed"
 
 
 def test_cancel_and_units(served: Served) -> None:

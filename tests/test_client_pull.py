@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import hist
+import httpx
 import numpy as np
 import pytest
 import uhi.io.zip
@@ -18,7 +19,9 @@ from hand_made_service import GROUPS, ApiProcess, Served, filled, free_port
 
 from binworks.client import Client, save
 from binworks.client.status import Status
+from binworks.client.transport import error_of
 from binworks.service.model import JobState
+from binworks.tensors import incomplete
 from binworks.tensors.errors import BinworksError, ConflictError, RequestError, TransientError
 from binworks.tensors.tensor import Contribution, assemble
 
@@ -101,6 +104,32 @@ def test_a_result_that_lacks_events_is_refused_unless_asked_for(served: Served, 
     assert job.tensor(allow_partial=True).metadata["fraction"] == 0.4
 
 
+def test_every_way_out_of_an_incomplete_result_is_refused_or_marked(
+    served: Served, client: Client, tmp_path: Path
+) -> None:
+    job = client.job(served.made.incomplete({"Wplusmunu": filled(7, groups=())}))
+    for pull in (job.snapshot, job.tensor, lambda: job.histogram("Wplusmunu")):
+        with pytest.raises(ConflictError, match=r"93\.1% of the events.* 2 files") as lacking:
+            pull()
+        assert (lacking.value.code, "Retry the job" in str(lacking.value)) == ("incomplete", True)
+    mark = "INCOMPLETE: 93.1 % of the events, and 2 files could not be opened"
+    snapshot = job.snapshot(allow_partial=True)
+    assert snapshot.mark == mark
+    found = job.histogram("Wplusmunu", allow_partial=True)
+    assert (found.metadata["complete"], found.metadata["fraction"]) == (False, 0.931)
+    assert (found.metadata["job"], found.metadata["generation"]) == (job.id, 1)
+    assert incomplete.mark(job.tensor(allow_partial=True).metadata) == mark
+    save.pull(snapshot, tmp_path / "t.npz")
+    with np.load(tmp_path / "t.npz") as arrays:
+        assert incomplete.mark(json.loads(str(arrays["description"]))) == mark
+    save.pull(snapshot, tmp_path / "h.zip")
+    with zipfile.ZipFile(tmp_path / "h.zip") as archive:
+        assert incomplete.mark(json.loads(archive.read("contents.json"))) == mark
+        stored = uhi.io.zip.read(archive, "Wplusmunu/nominal")
+        assert (stored["metadata"]["complete"], stored["metadata"]["fraction"]) == (False, 0.931)
+    assert "10 events (10.0 %), 3 files or parts of files" in job._repr_html_()
+
+
 def test_a_pinned_snapshot_is_not_moved_by_a_newer_one(served: Served, client: Client) -> None:
     made = served.made
     key = made.submit()
@@ -159,6 +188,42 @@ def test_submit_list_and_cancel(served: Served, client: Client) -> None:
     with pytest.raises(ConflictError, match="cancelled"):
         job.wait()
     assert client.job(served.job).wait().state == "succeeded"
+
+
+def test_a_failed_job_is_retried_and_a_finished_one_deleted(served: Served, client: Client) -> None:
+    job = client.job(served.made.submit())
+    served.made.move(job.id, JobState.RUNNING, JobState.FAILED, error={"code": "io-error", "message": "x"})
+    assert job.status().retriable
+    again = job.retry()
+    assert (again.state, again.error, again.retriable) == ("queued", None, False)
+    with pytest.raises(ConflictError, match="Cancel it first"):
+        job.delete()
+    with pytest.raises(ConflictError) as whole:
+        client.job(served.job).retry()
+    assert whole.value.code == "nothing-to-retry"
+    job.cancel()
+    served.made.move(job.id, JobState.CANCELLED)
+    job.delete()
+    with pytest.raises(RequestError) as gone:
+        job.status()
+    assert gone.value.code == "unknown-job"
+
+
+def test_usage_is_shown_with_its_limits(served: Served, client: Client) -> None:
+    found = client.usage()
+    assert found["owner"] == "alice"
+    assert found["active_jobs"]["limit"] == 100_000
+    with pytest.raises(RequestError, match="admin"):
+        client.usage("bob")
+
+
+def test_a_reached_limit_keeps_its_code_and_hint(served: Served) -> None:
+    answer = httpx.Response(
+        429, json={"code": "too-much-cpu", "kind": "ConflictError", "detail": "d", "hint": "h"}
+    )
+    error = error_of(answer)
+    assert isinstance(error, ConflictError)
+    assert (error.code, error.hint) == ("too-much-cpu", "h")
 
 
 def test_a_failed_job_raises_its_reason(served: Served, client: Client) -> None:

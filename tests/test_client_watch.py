@@ -50,6 +50,21 @@ def test_a_watcher_outlives_the_service_and_sees_every_event_once(served: Served
     assert [event.id for event in found] == [event.id for event in made.jobs.events(job)]
 
 
+def test_a_watcher_of_a_retried_job_sees_all_its_runs(served: Served) -> None:
+    made = served.made
+    job = made.submit()
+    made.move(job, JobState.RUNNING, JobState.FAILED, error={"code": "io-error", "message": "No answer."})
+    with served.client() as client:
+        before = list(client.job(job).watch())
+        assert before[-1].data["state"] == "failed"
+        client.job(job).retry()
+        made.move(job, JobState.RUNNING, JobState.FINALIZING, JobState.SUCCEEDED)
+        whole = list(client.job(job).watch())
+        rest = list(client.job(job).watch(after=before[-1].id))
+    assert whole == before + rest
+    assert [event.data["state"] for event in rest] == ["queued", "running", "finalizing", "succeeded"]
+
+
 def test_a_watcher_gives_up_when_the_service_stays_away() -> None:
     transport = Transport(Address(f"http://127.0.0.1:{free_port()}", "x"))
     with pytest.raises(TransientError) as error:

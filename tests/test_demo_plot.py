@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,13 @@ def test_the_plot_shows_data_ratio_and_mass(fitted: tuple[Tensor, FitResult]):
     low, high = ratio.get_ylim()
     assert low < 1 < high
     assert spectrum.get_xlim() == (26, 56)
+
+
+def test_a_tensor_that_lacks_events_is_drawn_with_a_mark(fitted: tuple[Tensor, FitResult]):
+    tensor, result = fitted
+    assert plot_fit(tensor, result).get_suptitle() == ""
+    lacking = replace(tensor, metadata={"complete": False, "fraction": 0.931})
+    assert plot_fit(lacking, result).get_suptitle() == "INCOMPLETE: 93.1 % of the events"
 
 
 def test_another_suffix_is_refused(fitted: tuple[Tensor, FitResult], tmp_path: Path):

@@ -96,6 +96,23 @@ def test_a_template_that_is_not_positive_is_written_as_a_thousandth(tensor: Tens
     assert logk[60].tolist() == pytest.approx([0, np.log(1e-3)])
 
 
+@pytest.mark.parametrize(
+    ("facts", "mark"),
+    [
+        ({"complete": False, "fraction": 0.931}, "INCOMPLETE: 93.1 % of the events"),
+        ({"complete": True, "fraction": 1.0}, ""),
+    ],
+)
+def test_the_file_says_how_complete_the_tensor_is(
+    tensor: Tensor, tmp_path: Path, facts: dict[str, Any], mark: str
+):
+    metadata = {"job": "7hq2mkc3xv", "generation": 3, **facts, "missing": None}
+    path = export(replace(tensor, metadata=metadata), tmp_path / "tensor.hdf5", "rabbit")
+    with h5py.File(path) as file:
+        found = dict(file.attrs)
+    assert found == {"job": "7hq2mkc3xv", "generation": 3, **facts, "incomplete": mark}
+
+
 def test_an_unknown_format_is_refused_with_the_known_ones(tensor: Tensor, tmp_path: Path):
     with pytest.raises(RequestError, match=r"no format named 'rabit'. Did you mean rabbit\?"):
         export(tensor, tmp_path / "x", "rabit")
