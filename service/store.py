@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,12 @@ from binworks.tensors.accumulator import Accumulator
 from binworks.tensors.errors import BinworksError, RequestError, TransientError
 from binworks.tensors.histogram import Histogram
 
+AT_ONCE = 4
+"""Arrays that are read or written at the same time: a bucket takes its time to answer."""
 INNER_BYTES = 600_000
 SHARD_BYTES = 64_000_000
+
+_Pair = tuple[Any, NDArray[Any]]
 
 
 class Store:
@@ -238,15 +243,15 @@ class Store:
         counts = dict(sorted(accumulator.counts.items()))
         facts = {**(attributes or {}), "counts": counts, "examples": accumulator.examples, "digest": digest}
 
-        def fill(group: zarr.Group) -> None:
+        def describe(group: zarr.Group) -> Iterator[_Pair]:
             for name, histogram in accumulator.histograms.items():
                 described = {"uhi": histogram.uhi(), "digest": digests[name]}
                 inner = group.create_group(name, attributes=described)
-                _write_array(inner, "values", histogram.values)
+                yield _new_array(inner, "values", histogram.values)
                 if histogram.variances is not None:
-                    _write_array(inner, "variances", histogram.variances)
+                    yield _new_array(inner, "variances", histogram.variances)
 
-        self._write_group(prefix, facts, fill, lambda group: digest_of(_read_accumulator(group)[0]))
+        self._write_group(prefix, facts, describe, lambda group: digest_of(_read_accumulator(group)[0]))
         return digest
 
     def read_accumulator(self, prefix: str, digest: str | None = None) -> Accumulator:
@@ -313,12 +318,11 @@ class Store:
     ) -> None:
         """Store named arrays as a group; an existing group is left as it is."""
 
-        def fill(group: zarr.Group) -> None:
-            for name, array in arrays.items():
-                _write_array(group, name, array)
+        def describe(group: zarr.Group) -> Iterator[_Pair]:
+            return (_new_array(group, name, array) for name, array in arrays.items())
 
         facts = {**attributes, "digest": _digest_of_arrays(arrays)}
-        self._write_group(prefix, facts, fill, lambda group: _digest_of_arrays(_read_arrays(group)))
+        self._write_group(prefix, facts, describe, lambda group: _digest_of_arrays(_read_arrays(group)))
 
     def read_arrays(self, prefix: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the facts and the named arrays of a group, checked as those of `read_histogram`."""
@@ -354,10 +358,10 @@ class Store:
         self,
         prefix: str,
         attributes: dict[str, Any],
-        fill: Callable[[zarr.Group], None],
+        describe: Callable[[zarr.Group], Iterator[_Pair]],
         digest: Callable[[zarr.Group], str],
     ) -> None:
-        """Let a group appear that is filled by a function, unless the key is taken.
+        """Let a group appear whose arrays a function describes, unless the key is taken.
 
         Objects of another attempt at it are taken for ours only if all is read again and has our digest.
         """
@@ -366,7 +370,8 @@ class Store:
         with self.objects.draft(prefix) as draft:
             writer = GroupWriter(draft)
             group = zarr.create_group(writer, attributes=attributes)
-            fill(group)
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                list(pool.map(_write, list(describe(group))))
             root, stored = writer.finish()
             if draft.adopted and not _has(attributes["digest"], group, digest):
                 draft.clear()
@@ -479,7 +484,7 @@ def _refuse_damaged(found: str, expected: str, where: str) -> None:
         raise TransientError(message, code="damaged", where=where)
 
 
-def _write_array(group: zarr.Group, name: str, array: NDArray[Any]) -> None:
+def _new_array(group: zarr.Group, name: str, array: NDArray[Any]) -> _Pair:
     inner, shard = _tiles(array)
     created = group.create_array(
         name,
@@ -493,6 +498,11 @@ def _write_array(group: zarr.Group, name: str, array: NDArray[Any]) -> None:
             "write_empty_chunks": True
         },  # an absent chunk reads as zeros; so none is ever absent on purpose
     )
+    return created, array
+
+
+def _write(pair: _Pair) -> None:
+    created, array = pair
     if array.size:
         created[...] = array
 
@@ -511,7 +521,9 @@ def _tiles(array: NDArray[Any]) -> tuple[tuple[int, ...], tuple[int, ...] | None
 def _read_accumulator(group: zarr.Group) -> tuple[Accumulator, str]:
     """Return the sums of a group and the digest that they had."""
     facts: dict[str, Any] = dict(group.attrs)
-    histograms = {name: _read_histogram(inner) for name, inner in sorted(group.groups())}
+    inner = dict(sorted(group.groups()))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        histograms = dict(zip(inner, pool.map(_read_histogram, inner.values()), strict=True))
     counts = {name: int(count) for name, count in facts["counts"].items()}
     examples = {kind: list(events) for kind, events in facts["examples"].items()}
     return Accumulator(histograms, counts, examples), facts["digest"]
