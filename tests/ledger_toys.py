@@ -11,6 +11,7 @@ from binworks.service.jobs import Jobs
 from binworks.service.ledger import Ledger, Settled
 from binworks.service.model import JobRequest, JobState, ResolvedJob
 from binworks.service.plan import Piece, Unit
+from binworks.service.quotas import Limits
 from binworks.service.retry import Fail, Kind, Leave
 from binworks.service.tasks import Failure, Receipt
 from binworks.service.units import Status
@@ -60,7 +61,7 @@ def planned(
     pieces = [Piece(path, *piece, 10 * i, 10 * i + 10) for i in range(count)]
     units = [Unit(i, "W", (piece,), i / count) for i, piece in enumerate(pieces)]
     names = [f"p{i}" for i in range(count)]
-    ledger.write_plan(job, units, names, [f"b{i}" for i in range(count)], unreadable)
+    ledger.write_plan(job, units, names, [f"b{i}" for i in range(count)], unreadable, Limits())
     return job
 
 
