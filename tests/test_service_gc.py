@@ -41,39 +41,60 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a home in which a job was done that had at least five snapshots."""
+    folder = tmp_path_factory.mktemp("origin")
+    with pytest.MonkeyPatch.context() as patch, benches(folder) as make:
+        patch.setattr(rim, "TICK_SECONDS", 0.01)
+        patch.setattr(conduct, "SNAPSHOT_SHARE", 0.0)
+        bench = make()
+        (view,) = bench.drive(streamed(bench, write_all(folder / "data", FILES, EVENTS)), seconds=120.0)
+        assert view.generation is not None
+        assert view.generation >= 5
+    return folder
+
+
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
+def bench(tmp_path: Path, origin: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """Give a bench in a copy of that home."""
     monkeypatch.setattr(rim, "TICK_SECONDS", 0.01)
     monkeypatch.setattr(conduct, "SNAPSHOT_SHARE", 0.0)
-    with benches(tmp_path) as one:
-        yield one
+    shutil.copytree(origin, tmp_path / "home")
+    with benches(tmp_path / "home") as make:
+        yield make()
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> tuple[str, ...]:
-    return write_all(tmp_path / "data", FILES, EVENTS)
+def files(bench: Bench) -> tuple[str, ...]:
+    return tuple(str(path) for path in sorted((bench.settings.home / "data").iterdir()))
+
+
+def the_job(bench: Bench) -> str:
+    with bench.database.read() as connection:
+        return str(connection.execute(select(jobs.c.id)).scalar_one())
 
 
 class Paced(HereCluster):
-    """Begins a unit only when there are some snapshots of those before, so that the job has four and a final one."""
+    """Begins a unit only when some snapshots of those before were seen, so that there are at least four."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, count: Callable[[str], int]) -> None:
         super().__init__()
-        self.bench = bench
+        self.count = count
         self.begun = 0
 
     async def run(self, task: Task, key: tuple[str, ...], **how: Any) -> tuple[Outcome, str]:
         if isinstance(task, FillUnit):
             self.begun += 1
             snapshots = min(self.begun - 3, 4)
-            while len(published(self.bench, key[1])) < snapshots:
+            while self.count(key[1]) < snapshots:
                 await asyncio.sleep(0.02)
         return await super().run(task, key, **how)
 
 
 def streamed(bench: Bench, files: tuple[str, ...]) -> str:
-    """Return a job that will have several snapshots."""
-    bench.rim.cluster = Paced(bench)  # type: ignore[assignment]
+    """Return a job that will have at least five snapshots."""
+    bench.rim.cluster = Paced(lambda job: max(published(bench, job), default=0))  # type: ignore[assignment]
     return bench.running.submit({"D": files}).id
 
 
@@ -160,12 +181,9 @@ def test_what_an_unfinished_job_refers_to_is_never_garbage(
 # snapshots
 
 
-def test_superseded_snapshots_go_and_the_result_stays(
-    make: Callable[..., Bench], files: tuple[str, ...]
-) -> None:
-    bench = make()
-    job = streamed(bench, files)
-    (view,) = bench.drive(job)
+def test_superseded_snapshots_go_and_the_result_stays(bench: Bench) -> None:
+    job = the_job(bench)
+    view = bench.running.jobs.get(job)
     before = stored(bench, job)
     assert len(before) > 4
     assert collect(bench).snapshots == 0
@@ -177,12 +195,8 @@ def test_superseded_snapshots_go_and_the_result_stays(
     assert collect(bench, time.time() + 2 * HOUR).snapshots == 0
 
 
-def test_what_a_reader_has_pinned_stays_for_an_hour(
-    make: Callable[..., Bench], files: tuple[str, ...]
-) -> None:
-    bench = make()
-    job = streamed(bench, files)
-    bench.drive(job)
+def test_what_a_reader_has_pinned_stays_for_an_hour(bench: Bench) -> None:
+    job = the_job(bench)
     first, last = min(stored(bench, job)), max(stored(bench, job))
     now = time.time()
     assert Pins(bench.database, lambda: now + 2 * HOUR).pin(job, first).n == first
@@ -195,45 +209,45 @@ def test_what_a_reader_has_pinned_stays_for_an_hour(
 
 
 def test_a_reader_goes_on_reading_while_the_job_publishes_and_the_collector_collects(
-    make: Callable[..., Bench], files: tuple[str, ...]
+    bench: Bench, files: tuple[str, ...]
 ) -> None:
-    bench = make()
     job = streamed(bench, files)
     reader, stop = Pins(bench.database), threading.Event()
     pinned: dict[int, bytes] = {}
+    seen: set[int] = set()
+    bench.rim.cluster = Paced(lambda _: len(seen))  # type: ignore[assignment]
 
     def read_and_collect() -> None:
         while not stop.is_set():
-            if len(pinned) < 2 and published(bench, job):
+            there = published(bench, job)
+            if there and len(pinned) < 2:
                 n = reader.pin(job).n
                 pinned.setdefault(n, values(bench, job, n))
             collect(bench, keep_snapshots_seconds=0.0)
             for n, before in pinned.items():
                 assert reader.pin(job, n).n == n
                 assert values(bench, job, n) == before
+            seen.update(there)
 
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(read_and_collect)
-        (view,) = bench.drive(job)
+        reading.add_done_callback(lambda _: seen.update(range(10)))
+        (view,) = bench.drive(job, seconds=120.0)
         stop.set()
         reading.result()
     collect(bench, keep_snapshots_seconds=0.0)
-    assert len(pinned) == 2
+    assert set(pinned) == {1, 2}
     assert view.generation is not None
-    assert view.generation > 3, "some came and went that nobody read"
-    assert stored(bench, job) == {*pinned, view.generation}
+    assert view.generation >= 5, "some came and went that nobody read"
+    assert stored(bench, job) == {1, 2, view.generation}
 
 
 def values(bench: Bench, job: str, n: int) -> bytes:
     return bench.rim.store.read_histogram(layout.dataset(job, n, "D"), "nominal").values.tobytes()
 
 
-def test_a_snapshot_that_was_removed_is_said_to_be_gone(
-    make: Callable[..., Bench], files: tuple[str, ...]
-) -> None:
-    bench = make()
-    job = streamed(bench, files)
-    bench.drive(job)
+def test_a_snapshot_that_was_removed_is_said_to_be_gone(bench: Bench) -> None:
+    job = the_job(bench)
     first, last = min(stored(bench, job)), max(stored(bench, job))
     collect(bench, keep_snapshots_seconds=0.0)
     with pytest.raises(RequestError, match="any more") as caught:
@@ -243,12 +257,8 @@ def test_a_snapshot_that_was_removed_is_said_to_be_gone(
 
 
 @pytest.mark.parametrize("survives", ["manifest", "group"])
-def test_a_removal_that_was_cut_short_is_finished_by_the_next_run(
-    make: Callable[..., Bench], files: tuple[str, ...], survives: str, tmp_path: Path
-) -> None:
-    bench = make()
-    job = streamed(bench, files)
-    bench.drive(job)
+def test_a_removal_that_was_cut_short_is_finished_by_the_next_run(bench: Bench, survives: str) -> None:
+    job = the_job(bench)
     last = max(stored(bench, job))
 
     class Dying(Store):
@@ -270,12 +280,9 @@ def test_a_removal_that_was_cut_short_is_finished_by_the_next_run(
     assert stored(bench, job) == {last}
 
 
-def test_what_the_ledger_has_lost_is_left_for_those_who_can_repair_it(
-    make: Callable[..., Bench], files: tuple[str, ...]
-) -> None:
-    bench = make()
-    job = bench.running.submit({"D": files}).id
-    (view,) = bench.drive(job)
+def test_what_the_ledger_has_lost_is_left_for_those_who_can_repair_it(bench: Bench) -> None:
+    job = the_job(bench)
+    view = bench.running.jobs.get(job)
     with bench.database.write() as connection:
         connection.execute(delete(generations))
     collect(bench, time.time() + 1000 * HOUR)
@@ -283,11 +290,10 @@ def test_what_the_ledger_has_lost_is_left_for_those_who_can_repair_it(
 
 
 def test_a_snapshot_that_was_never_published_goes_when_its_job_has_ended_and_its_number_is_not_used_again(
-    make: Callable[..., Bench], files: tuple[str, ...]
+    bench: Bench,
 ) -> None:
-    bench = make()
-    job = bench.running.submit({"D": files}).id
-    (view,) = bench.drive(job)
+    job = the_job(bench)
+    view = bench.running.jobs.get(job)
     n = (view.generation or 0) + 1
     row = {"job": job, "n": n, "created": time.time(), "events": 0, "units": 0, "fraction": 0.0}
     with bench.database.write() as connection:
@@ -312,11 +318,9 @@ def test_a_snapshot_that_was_never_published_goes_when_its_job_has_ended_and_its
 
 
 def test_partials_stay_for_later_jobs_until_they_were_not_used_for_long(
-    make: Callable[..., Bench], files: tuple[str, ...]
+    bench: Bench, files: tuple[str, ...]
 ) -> None:
-    bench = make()
-    job = bench.running.submit({"D": files}).id
-    bench.drive(job)
+    job = the_job(bench)
     count = len(bench.rim.store.children("partials"))
     assert count > FILES * EVENTS // 1000
     assert collect(bench, time.time() + 29 * 24 * HOUR).partials == 0
@@ -328,9 +332,7 @@ def test_partials_stay_for_later_jobs_until_they_were_not_used_for_long(
     assert bench.running.digests(again) == bench.running.digests(job)
 
 
-def test_what_could_be_freed_is_told(make: Callable[..., Bench], files: tuple[str, ...]) -> None:
-    bench = make()
-    bench.drive(bench.running.submit({"D": files}).id)
+def test_what_could_be_freed_is_told(bench: Bench) -> None:
     collect(bench, keep_snapshots_seconds=0.0)
     store = bench.rim.store
     partials = sum(store.nbytes(layout.partial(name)) for name in store.children("partials"))
@@ -338,12 +340,7 @@ def test_what_could_be_freed_is_told(make: Callable[..., Bench], files: tuple[st
     assert collect(bench, keep_partials_days=0.0).freeable == 0
 
 
-def test_what_an_unfinished_job_needs_or_may_come_upon_stays(
-    make: Callable[..., Bench], files: tuple[str, ...]
-) -> None:
-    bench = make()
-    job = bench.running.submit({"D": files}).id
-    bench.drive(job)
+def test_what_an_unfinished_job_needs_or_may_come_upon_stays(bench: Bench) -> None:
     with bench.database.write() as connection:
         filled = set(connection.execute(select(units.c.partial)).scalars())
         merged = set(connection.execute(select(merges.c.partial).where(merges.c.level == 1)).scalars())
@@ -356,11 +353,7 @@ def test_what_an_unfinished_job_needs_or_may_come_upon_stays(
     assert filled | merged == set(bench.rim.store.children("partials")), "the sum of sums is looked for later"
 
 
-def test_a_partial_of_which_no_row_tells_goes_by_its_age(
-    make: Callable[..., Bench], files: tuple[str, ...]
-) -> None:
-    bench = make()
-    bench.drive(bench.running.submit({"D": files}).id)
+def test_a_partial_of_which_no_row_tells_goes_by_its_age(bench: Bench) -> None:
     for table in (merges, units):
         with bench.database.write() as connection:
             connection.execute(delete(table))
@@ -369,13 +362,12 @@ def test_a_partial_of_which_no_row_tells_goes_by_its_age(
 
 
 def test_jobs_that_share_partials_never_miss_one_while_the_collector_takes_all_it_may(
-    make: Callable[..., Bench], files: tuple[str, ...]
+    bench: Bench, files: tuple[str, ...]
 ) -> None:
-    bench = make()
     asked = [{"D": files}, {"D": files[:1]}, {"D": files[1:2], "E": files[:1]}]
     expected: dict[int, dict[str, str]] = {}
     with collecting(bench) as taken:
-        for turn in range(6):
+        for turn in range(4):
             kinds = (turn % 3, (turn + 1) % 3)
             submitted = [bench.running.submit(asked[kind]).id for kind in kinds]
             views = bench.drive(*submitted, seconds=120.0)
@@ -412,14 +404,12 @@ def collecting(bench: Bench) -> Iterator[list[int]]:
             one.result()
 
 
-def test_others_write_while_much_is_removed(make: Callable[..., Bench], files: tuple[str, ...]) -> None:
+def test_others_write_while_much_is_removed(bench: Bench) -> None:
     class Slow(Store):
         def remove(self, key: str) -> None:
             time.sleep(0.03)
             super().remove(key)
 
-    bench = make()
-    bench.drive(bench.running.submit({"D": files}).id)
     settings = bench.settings.model_copy(update={"keep_partials_days": 0.0})
     slow = Slow(bench.rim.store.objects)
     assert len(slow.children("partials")) > 10
@@ -440,25 +430,16 @@ def test_others_write_while_much_is_removed(make: Callable[..., Bench], files: t
 # the rest
 
 
-def test_folders_of_deleted_jobs_go(make: Callable[..., Bench], files: tuple[str, ...]) -> None:
-    bench = make()
-    kept, deleted = (bench.running.submit({"D": files}).id for _ in range(2))
-    bench.drive(kept, deleted)
-    with bench.database.write() as connection:
-        for table in (merges, units, generations, job_events):
-            connection.execute(delete(table).where(table.c.job == deleted))
-        connection.execute(delete(jobs).where(jobs.c.id == deleted))
+def test_folders_of_deleted_jobs_go(bench: Bench) -> None:
+    job, store = the_job(bench), bench.rim.store
+    shutil.copytree(store.key_path(layout.job(job)), store.key_path(layout.job("deleted")))
     assert collect(bench).folders == 1
-    assert bench.rim.store.children("jobs") == [kept]
-    assert bench.running.digests(kept)
+    assert store.children("jobs") == [job]
+    assert bench.running.digests(job)
 
 
-def test_the_command_says_what_it_would_remove_and_removes_it(
-    make: Callable[..., Bench], files: tuple[str, ...]
-) -> None:
-    bench = make()
-    job = streamed(bench, files)
-    bench.drive(job)
+def test_the_command_says_what_it_would_remove_and_removes_it(bench: Bench) -> None:
+    job = the_job(bench)
     bench.settings.model_copy(update={"keep_snapshots_seconds": 0.0, "keep_partials_days": 0.0}).save()
 
     def run(*words: str) -> str:
