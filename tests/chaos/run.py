@@ -33,7 +33,7 @@ from service_toys import registered, serial
 from binworks.corrections import sets
 from chaos import journal, report
 from chaos.journal import Fill
-from chaos.kills import WEIGHTS, Killer, active, recover
+from chaos.kills import WEIGHTS, Killer, active, committed_since, recover
 from chaos.upkept import Upkept, reach, upkept
 
 FILE_EVENTS = 20_000
@@ -126,6 +126,8 @@ def w_work(folder: Path, units: int) -> Work:
 def storm(service: Upkept, work: Work, killer: Killer, order: Sequence[str]) -> None:
     """Kill what the order says, while there is always a job under way."""
     rng = random.Random(killer.rng.random())
+    work.submit(service)
+    reach(lambda: committed_since(service, 0.0), "the first unit is done: kernels are compiled", 900.0)
     for i, what in enumerate(order):
         if not _busy(service):
             reach(partial(_taken_up, service, work.submit(service)), "the next job has begun")
