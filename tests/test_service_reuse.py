@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.metadata import EntryPoint, version
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,23 @@ import pytest
 import service_toys
 import small_corrections
 import small_nano
+from coffea_analysis import Analysis
+from driver_bench import Bench, benches
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worker_tasks import received, recipe, unit
+from worker_tasks import failed, received, recipe, unit
 
 from binworks.corrections import sets
 from binworks.processors import registry, run
 from binworks.processors.dataset import Dataset
 from binworks.processors.run import run_files
-from binworks.service import layout, plan, worker
+from binworks.service import layout, plan, rim, worker
+from binworks.service.model import JobView
 from binworks.service.plan import Piece
+from binworks.service.retry import Kind
 from binworks.service.store import Store
 from binworks.service.tasks import FillUnit, Recipe
+from binworks.tensors import code
 from binworks.tensors.accumulator import Accumulator
 
 N = 900
@@ -266,3 +273,154 @@ def test_the_w_in_steps_has_the_bits_of_the_w_at_once(
     receipts = [received(worker.run(replace(task, step=step))) for step in range(4)]
     assert [receipt.counts["entries"] for receipt in receipts] == [225, 450, 675, 900]
     assert (receipts[-1].digest, receipts[-1].counts) == (whole.digest, whole.counts)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_a_coffea_processor_in_steps_adds_the_chunks_that_it_would_add_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "CHUNK", 130)
+    place = f"{Analysis.__module__}:{Analysis.__qualname__}"
+    entry = EntryPoint("mine", place, registry.GROUP)
+    monkeypatch.setattr(registry, "_entries", lambda: {"mine": entry})
+    files = [str(small_nano.write(tmp_path / f"{i}.root", small_nano.events(300, i))) for i in range(2)]
+    task = unit(tmp_path / "whole", recipe("mine"), *files)
+    whole = received(worker.run(task))
+    steps = replace(task, store=str(tmp_path / "steps"), splits=2)
+    receipts = [received(worker.run(replace(steps, step=step))) for step in range(4)]
+    assert [receipt.counts["entries"] for receipt in receipts] == [260, 300, 560, 600]
+    assert (receipts[-1].digest, receipts[-1].counts) == (whole.digest, whole.counts)
+
+
+def test_a_unit_that_takes_too_much_memory_at_once_can_be_filled_in_steps(
+    toy: tuple[Recipe, tuple[str, ...], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "CHUNK", 4000)
+    original = service_toys.Toy.fill
+
+    def greedy(self: Any, columns: Any, dataset: Dataset, sums: Accumulator) -> None:
+        if columns.size > 1000:
+            np.empty(columns.size << 40)
+        original(self, columns, dataset, sums)
+
+    monkeypatch.setattr(service_toys.Toy, "fill", greedy)
+    what, files, digest = toy
+    task = unit(tmp_path, what, *files)
+    failure = failed(worker.run(task))
+    assert (failure.kind, failure.code) == (Kind.RESOURCE, "out-of-memory")
+    receipts = [received(worker.run(replace(task, splits=2, step=step))) for step in range(4)]
+    assert receipts[-1].digest == digest
+
+
+# names
+
+
+def test_what_decides_the_bits_changes_the_name_and_nothing_else_does(folder: Path, tmp_path: Path) -> None:
+    what = recipe("w_mass", folder, ("mass",))
+    (piece,) = unit(tmp_path, what, str(folder / "W.root")).pieces
+    documents = small_corrections.documents()
+    documents["pileup"][1]["description"] = "another word"
+    sets.write(tmp_path / "small", "small", documents)
+    changed = recipe("w_mass", tmp_path, ("mass",))
+    assert changed.corrections_digest != what.corrections_digest
+    others = [
+        changed,
+        recipe("w_mass", None, ("mass",)),
+        recipe("w_mass", folder, ("mass", "pdf")),
+        recipe("w_mass", folder, ("mass",), flavour="2017-on"),
+        recipe("z_wlike", folder, ("mass_Z",)),
+        replace(what, code="f" * 64),
+    ]
+    names = [plan.partial_name(recipe.facts(), [piece]) for recipe in (what, *others)]
+    pieces = [replace(piece, uuid="other"), replace(piece, size=piece.size + 1), replace(piece, stop=5)]
+    names += [plan.partial_name(what.facts(), [changed]) for changed in pieces]
+    assert len(set(names)) == len(names)
+    elsewhere = replace(what, corrections="/elsewhere")
+    moved = replace(piece, path="root://elsewhere//W.root")
+    assert plan.partial_name(elsewhere.facts(), [moved]) == names[0]
+    bases = [plan.base_name(recipe.facts(), [piece]) for recipe in (what, *others)]
+    assert bases[3] == bases[0]
+    assert len(set(bases)) == len(bases) - 1
+    assert not set(bases) & set(names)
+
+
+def test_the_code_is_more_than_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert registry.code_digest("w_mass") != registry.code_digest("z_wlike")
+    before = code.source_digest.__wrapped__()
+    assert code.source_digest.__wrapped__() == before
+    for library in code.LIBRARIES:
+        with monkeypatch.context() as newer:
+            newer.setattr(
+                code, "version", lambda name, newer=library: "9" if name == newer else version(name)
+            )
+            assert code.source_digest.__wrapped__() != before
+
+
+# whole jobs
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
+    monkeypatch.setattr(rim, "TICK_SECONDS", 0.01)
+    with benches(tmp_path) as made:
+        yield made
+
+
+def drive(bench: Bench, job: JobView) -> tuple[list[bool], dict[str, str]]:
+    """Run a job; return whether each unit was found, and the digests of the result."""
+    (view,) = bench.drive(job.id, seconds=120)
+    assert view.complete, view
+    return [unit.reused for unit in bench.running.units(job.id)], bench.running.digests(job.id)
+
+
+def test_a_job_finds_again_all_that_it_would_fill_alike_wherever_the_files_are(
+    make: Callable[..., Bench], tmp_path: Path, filled: list[tuple[str, ...]]
+) -> None:
+    bench = make()
+    files = service_toys.write_all(tmp_path / "data", 2, 1500)
+    reused, digests = drive(bench, bench.running.submit({"D": files}))
+    assert not any(reused)
+    filled.clear()
+    shutil.copytree(tmp_path / "data", tmp_path / "moved")
+    moved = [str(tmp_path / "moved" / Path(file).name) for file in files]
+    about = {"name": "D", "cross_section": 5.0, "files": moved}
+    again = bench.running.submit({}, datasets=[about], label="again", priority=3, on_error={"skip": 0.1})
+    reused, found = drive(bench, again)
+    assert (all(reused), found, filled) == (True, digests, [])
+
+    more = service_toys.write_all(tmp_path / "data", 3, 1500)[2:]
+    reused, found = drive(bench, bench.running.submit({"D": (*moved, *more)}))
+    assert reused[:3] == [True] * 3
+    assert not any(reused[3:])
+    assert found != digests
+    # by now the first two are written anew: other files of the same names
+    reused, _ = drive(bench, bench.running.submit({"D": files}))
+    assert not any(reused)
+    reused, found = drive(bench, bench.running.submit({"D": moved}, options={"tag": "other"}))
+    assert (any(reused), found) == (False, digests)
+
+
+def test_a_job_with_one_more_group_fills_that_group_alone(
+    make: Callable[..., Bench], folder: Path, tmp_path: Path, filled: list[tuple[str, ...]]
+) -> None:
+    bench = make()
+    (tmp_path / "data").mkdir()
+    file = str(shutil.copy(folder / "W.root", tmp_path / "data"))
+
+    def submit(*systematics: str) -> JobView:
+        dataset = {"name": "D", "files": [file], "boson": "W"}
+        asked = {"processor": "w_mass", "options": {"pdf_members": 7}, "systematics": list(systematics)}
+        return bench.running.submit({}, datasets=[dataset], **asked)
+
+    drive(bench, submit("mass", "width_W"))
+    filled.clear()
+    more = submit("mass", "pdf", "width_W")
+    _, digests = drive(bench, more)
+    assert filled == [("pdf",)]
+    filled.clear()
+    _, fewer = drive(bench, submit("mass"))
+    assert filled == []
+    _, resolved = bench.ledger.load(more.id)
+    dataset = Dataset(name="D", files=(file,), boson="W")
+    assert digests == {"D": service_toys.serial(tmp_path / "serial", dataset, resolved)}
+    assert fewer != digests
