@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from binworks.service import jobstate
 from binworks.service.fairshare import UNITS_PER_THREAD, Share, choose
 from binworks.service.jobstate import InvalidTransitionError
+from binworks.service.lease import Lease, LeaseLostError
 from binworks.service.model import JobState, UnitState
 from binworks.service.retry import POISON_KILLS, Again, Fail, Kind, Leave, Policy, decide, lost_fraction
 from binworks.service.units import Status
@@ -74,7 +75,7 @@ def test_an_impossible_step_tells_the_story() -> None:
 
 
 @given(st.lists(st.sampled_from(list(JobState)), max_size=12))
-def test_a_finished_job_stays_finished(states: list[JobState]) -> None:
+def test_a_finished_job_stays_finished_unless_it_is_tried_again(states: list[JobState]) -> None:
     story = [[str(JobState.QUEUED), 0.0, "submitted"]]
     for state in states:
         before = JobState(story[-1][0])
@@ -83,8 +84,10 @@ def test_a_finished_job_stays_finished(states: list[JobState]) -> None:
         except InvalidTransitionError:
             assert state not in jobstate.TRANSITIONS[before]
         else:
-            assert not before.finished
-    assert sum(JobState(entry[0]).finished for entry in story) <= 1
+            assert not before.finished or state == JobState.QUEUED
+            assert before != JobState.CANCELLED
+    told = [JobState(entry[0]) for entry in story]
+    assert sum(state.finished for state in told) <= told.count(JobState.QUEUED)
 
 
 def test_code_errors_end_the_job_and_bad_input_follows_the_policy() -> None:
@@ -148,3 +151,66 @@ def test_a_new_job_goes_first_behind_one_that_fills_the_window() -> None:
     long = Share("long", 0, 0.0, in_flight=3, waiting=1000)
     short = Share("short", 0, 1.0, in_flight=0, waiting=2)
     assert choose([long, short], 2) == ["short"]
+
+
+SECONDS = 10.0
+CLOCKS = st.lists(
+    st.tuples(
+        st.sampled_from(["asks", "renews", "releases", "dies"]),
+        st.integers(0, 2),
+        st.floats(-1e6, 1e6) | st.sampled_from([0.0, 1.0, 5.0, 10.0]),
+    ),
+    max_size=40,
+)
+
+
+@given(CLOCKS)
+def test_one_driver_may_write_whatever_the_clocks_show(steps: list[tuple[str, int, float]]) -> None:
+    lease, fences, now = Lease("driver 0", 1, SECONDS), {0: 1}, 0.0
+    for step, who, passed in steps:
+        now += passed
+        before = lease
+        if step == "asks":
+            lease = lease.asked(f"driver {who}", now, SECONDS)
+            if lease.fence > before.fence:
+                fences[who] = lease.fence
+                assert lease.holder == f"driver {who}"
+        elif step == "dies":
+            fences.pop(who, None)
+        elif fences.get(who) == lease.fence:
+            lease = (
+                lease.renewed(fences[who], now, SECONDS) if step == "renews" else lease.released(fences[who])
+            )
+        elif who in fences:
+            with pytest.raises(LeaseLostError, match=f"number {lease.fence} by now"):
+                lease.check(fences[who])
+        assert lease.fence in (before.fence, before.fence + 1)
+        assert sum(fence == lease.fence for fence in fences.values()) <= 1
+
+
+@given(st.floats(-1e9, 1e9), st.floats(0, 1e9))
+def test_a_dead_drivers_lease_is_given_away_after_its_length_even_if_the_clock_was_set_back(
+    expires: float, now: float
+) -> None:
+    lease = Lease("dead", 7, expires)
+    for waited in (0.0, SECONDS / 2, SECONDS):
+        lease = lease.asked("waiting", now + waited, SECONDS)
+    assert lease.holder == "waiting"
+    assert lease.fence > 7
+
+
+@given(st.floats(0, 1e9), st.lists(st.floats(0.01, 2.5), min_size=1, max_size=20))
+def test_a_living_driver_keeps_its_lease_while_others_ask(now: float, pauses: list[float]) -> None:
+    lease = Lease("living", 7, now + 1e6)  # given before the clock was set back
+    for pause in pauses:
+        lease = lease.asked("waiting", now, SECONDS)
+        now += pause
+        lease = lease.renewed(7, now, SECONDS)
+    assert lease == Lease("living", 7, now + SECONDS)
+
+
+def test_a_lease_that_was_given_back_or_whose_holder_ended_is_free_at_once() -> None:
+    lease = Lease("one", 7, 1000.0)
+    assert lease.asked("two", 0.0, 1000.0).holder == "one"
+    assert lease.asked("two", 0.0, 1000.0, gone=True) == Lease("two", 8, 1000.0)
+    assert lease.released(7).asked("two", 0.0, 1000.0) == Lease("two", 8, 1000.0)
