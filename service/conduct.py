@@ -139,6 +139,8 @@ class Conduct:
         bases = [plan.base_name(recipes[unit.dataset], unit.pieces) for unit in units]
         readable = sum(len(found) for found in files.readable.values())
         events = sum(unit.events for unit in units)
+        if files.unreadable:
+            await self.rim.call(self.rim.ledger.leave_out, self.job, files.unreadable)
         self._check_lost(lost_fraction(0, events, len(files.unreadable), readable))
         limits = Limits.of(self.rim.settings)
         await self.rim.call(

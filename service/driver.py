@@ -239,7 +239,7 @@ class Driver:
             for job in list(self._tasks):
                 trouble = self.conducts[job].trouble if job in self.conducts else None
                 note = NO_WORKERS if alone else trouble
-                if self._noted.get(job) != note:
+                if self._noted.get(job, "") != note:  # what an earlier driver said may be out of date
                     self._noted[job] = note
                     await self.rim.call(self.rim.ledger.note, job, note)
 

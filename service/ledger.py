@@ -116,10 +116,18 @@ class Ledger:
             return True
 
     def note(self, job: str, text: str | None) -> None:
-        """Say why a job does not get on, or that it does again."""
+        """Say why a job does not get on, or that it does again; what is said already is not said again."""
         with self._write() as connection:
-            connection.execute(update(jobs).where(jobs.c.id == job).values(note=text))
-            add_event(connection, job, "note", self.clock(), {"note": text})
+            said = connection.execute(select(jobs.c.note).where(jobs.c.id == job)).one_or_none()
+            if said is not None and said.note != text:
+                connection.execute(update(jobs).where(jobs.c.id == job).values(note=text))
+                add_event(connection, job, "note", self.clock(), {"note": text})
+
+    def leave_out(self, job: str, unreadable: Sequence[Mapping[str, Any]]) -> None:
+        """Write down which files cannot be read, as JSON of `binworks.service.model.MissingFile`."""
+        with self._write() as connection:
+            values = {"unreadable": list(unreadable)}
+            connection.execute(update(jobs).where(jobs.c.id == job).values(**values))
 
     def progress(self, job: str) -> None:
         """Tell a job's readers how far it is."""
