@@ -113,11 +113,23 @@ def collect(
 
 @dataclass(frozen=True)
 class _Rows:
-    """What the ledger says of stored sums: when they were last used, by name; which names unfinished jobs refer to."""
+    """What the ledger says of stored sums at one moment.
+
+    Parameters
+    ----------
+    used, bases : dict
+        When they were last used, and their names without variation groups, by name.
+    referred : set
+        Names that unfinished jobs refer to.
+    planned : set
+        The unfinished jobs that had a plan, with the time of their start: such a plan does not change. A job that is
+        planned anew starts anew.
+    """
 
     used: dict[str, float]
     bases: dict[str, str]
     referred: set[str]
+    planned: set[tuple[str, float | None]]
 
 
 class _Collector:
@@ -250,7 +262,7 @@ class _Collector:
             if self._late:
                 return
             sizes = {found.name: self.store.nbytes(layout.partial(found.name)) for found in batch}
-            for name in sizes if self.dry_run else self._discard(batch):
+            for name in sizes if self.dry_run else self._discard(batch, rows.planned):
                 self.report.partials += 1
                 self.report.nbytes += sizes[name]
                 self._removed.add(layout.partial(name))
@@ -269,13 +281,14 @@ class _Collector:
             return replace(found, used=None)
         return replace(found, through=(*found.through, *children[:1]))
 
-    def _discard(self, batch: Sequence[Partial]) -> list[str]:
+    def _discard(self, batch: Sequence[Partial], planned: Collection[tuple[str, float | None]]) -> list[str]:
         """Remove those that are still unused; return their names."""
         left, removed = list(batch), list[str]()
         while left:
             begin = time.monotonic()
             with self.database.write() as connection:
-                referred = _referred(connection, frozenset[str]().union(*(found.names for found in left)))
+                names = frozenset[str]().union(*(found.names for found in left))
+                referred = _referred(connection, names, planned)
                 left = [found for found in left if found.names.isdisjoint(referred)]
                 while left and time.monotonic() - begin < LOCK_SECONDS:
                     name = left.pop().name
@@ -351,15 +364,22 @@ def _rows(connection: Connection) -> _Rows:
     for column in (units.c.partial, units.c.base, merges.c.partial):
         query = select(column).join_from(column.table, jobs).where(unfinished).distinct()
         referred |= set(connection.execute(query).scalars())
-    return _Rows(used, bases, referred - {""})
+    plans = select(jobs.c.id, jobs.c.started).where(unfinished, jobs.c.planned)
+    planned = {(job, started) for job, started in connection.execute(plans)}
+    return _Rows(used, bases, referred - {""}, planned)
 
 
-def _referred(connection: Connection, names: Collection[str]) -> set[str]:
-    """Return those of the names that unfinished jobs refer to."""
-    found: set[str] = set()
-    for column in (units.c.partial, units.c.base, merges.c.partial):
-        query = select(column).join_from(column.table, jobs)
-        query = query.where(jobs.c.state.in_(jobstate.ACTIVE), column.in_(names)).distinct()
+def _referred(
+    connection: Connection, names: Collection[str], planned: Collection[tuple[str, float | None]]
+) -> set[str]:
+    """Return those of the names that unfinished jobs refer to by now; the units of some plans are known already."""
+    unfinished = jobs.c.state.in_(jobstate.ACTIVE)
+    merged = select(merges.c.partial).join(jobs).where(unfinished, merges.c.partial.in_(names))
+    found = set(connection.execute(merged).scalars())
+    active = connection.execute(select(jobs.c.id, jobs.c.started).where(unfinished)).all()
+    new = [job for job, started in active if (job, started) not in planned]
+    for column in (units.c.partial, units.c.base) if new else ():
+        query = select(column).where(units.c.job.in_(new), column.in_(names)).distinct()
         found |= set(connection.execute(query).scalars())
     return found
 

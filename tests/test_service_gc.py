@@ -353,6 +353,42 @@ def test_what_an_unfinished_job_needs_or_may_come_upon_stays(bench: Bench) -> No
     assert filled | merged == set(bench.rim.store.children("partials")), "the sum of sums is looked for later"
 
 
+@pytest.mark.parametrize("who", ["retried", "waiting", "planned anew"])
+def test_a_plan_that_is_written_after_the_collector_looked_keeps_its_partials(bench: Bench, who: str) -> None:
+    job, store = the_job(bench), bench.rim.store
+    before = set(store.children("partials"))
+    with bench.database.write() as connection:
+        rows = [dict(row._mapping) for row in connection.execute(select(units).where(units.c.job == job))]
+        top = set(connection.execute(select(merges.c.partial).where(merges.c.level == 2)).scalars())
+        if who == "waiting":
+            connection.execute(update(jobs).values(state=JobState.QUEUED, planned=False, started=None))
+        if who == "planned anew":
+            connection.execute(update(jobs).values(state=JobState.RUNNING, started=1.0))
+        if who != "retried":
+            connection.execute(delete(units))
+            connection.execute(delete(merges))
+    assert len(top) == 1
+
+    class Meanwhile(Store):
+        """Writes the plan when the collector has looked for references and goes on with what it found."""
+
+        written = False
+
+        def attributes(self, prefix: str) -> dict[str, Any]:
+            if not self.written:
+                self.written = True
+                with bench.database.write() as connection:
+                    changed = {"state": JobState.RUNNING, "planned": True, "started": 2.0}
+                    connection.execute(update(jobs).values(**changed))
+                    if who != "retried":
+                        connection.execute(insert(units), rows)
+            return super().attributes(prefix)
+
+    settings = bench.settings.model_copy(update={"keep_partials_days": 0.0})
+    gc.collect(bench.database, Meanwhile(store.objects), settings, time.time() + 1)
+    assert before - set(store.children("partials")) <= top, "the sum of sums is looked for later"
+
+
 def test_a_partial_of_which_no_row_tells_goes_by_its_age(bench: Bench) -> None:
     for table in (merges, units):
         with bench.database.write() as connection:
