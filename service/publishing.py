@@ -16,6 +16,7 @@ from binworks.service.rim import Rim, succeeded
 from binworks.service.snapshot import Cut
 from binworks.service.tasks import Receipt, Recipe, WriteDataset
 from binworks.service.work import Work, Workload, sum_counts
+from binworks.tensors.errors import TransientError
 
 log = logging.getLogger(__name__)
 
@@ -103,5 +104,11 @@ class Publisher:
         attributes = snapshot.root_attributes(self.job, self.resolved, cut)
         store.seal(layout.generation(self.job, cut.n), attributes)
         document = snapshot.manifest(self.job, self.resolved, cut, datasets)
-        store.create_json(layout.manifest(self.job, cut.n), document)
+        if not store.create_json(layout.manifest(self.job, cut.n), document):
+            raise TransientError(
+                "A snapshot of this number is published already; the next one is taken.",
+                code="snapshot-exists",
+                where=layout.manifest(self.job, cut.n),
+                hint="The ledger may be older than the store: `binworks fsck` tells.",
+            )
         return store.nbytes(layout.generation(self.job, cut.n))
