@@ -125,7 +125,7 @@ def write_dataset(task: WriteDataset, _progress: Progress | None) -> Receipt:
     return Receipt(digest, accumulator.counts, accumulator.nbytes, end - begin, False, end - read)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _processor(recipe: Recipe) -> CompiledProcessor | ForeignProcessor:
     found = loaded_code(recipe.processor)
     if found != recipe.code:
