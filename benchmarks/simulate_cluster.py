@@ -182,7 +182,7 @@ class SimulatedCluster:
         self.messages += 2
         if asked.is_unit:
             self._units += 1
-            self.most_over_window = max(self.most_over_window, self._units - window(max(self._seen)))
+            self.most_over_window = max(self.most_over_window, self._units - max(map(window, self._seen)))
         self._later(self.model.hop_seconds, self._place, asked)
         return asked
 

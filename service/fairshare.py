@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 UNITS_PER_THREAD = 2
 """Units in flight: one that runs and one that waits beside it, so that no worker idles between two."""
+RESERVE = 50
+"""Of so many threads one is kept free of units: what others wait for (to open a file, to add up sums) begins there at
+once. Dask gives such a task to the worker that holds least and, if all are at work, lets it wait for a whole unit."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def choose(shares: Sequence[Share], threads: int) -> list[str]:
     threads : int
         Of all workers.
     """
-    free = UNITS_PER_THREAD * threads - sum(share.in_flight for share in shares)
+    free = window(threads) - sum(share.in_flight for share in shares)
     queue = [_place(share, 0) for share in shares if share.waiting]
     heapq.heapify(queue)
     chosen: list[str] = []
@@ -59,6 +62,16 @@ def choose(shares: Sequence[Share], threads: int) -> list[str]:
         if given[job] < by_job[job].waiting:
             heapq.heappush(queue, _place(by_job[job], given[job]))
     return chosen
+
+
+def window(threads: int) -> int:
+    """Return how many units may be in flight.
+
+    Few threads have no reserve, and a unit waits beside each that runs; of many threads some are kept free, which
+    would not stay so if units waited beside others.
+    """
+    reserve = threads // RESERVE
+    return threads - reserve if reserve else UNITS_PER_THREAD * threads
 
 
 def _place(share: Share, given: int) -> tuple[float, float, str]:
