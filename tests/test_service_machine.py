@@ -203,7 +203,9 @@ class Hand:
     def damage(self, job: str, which: int) -> tuple[str, int] | None:
         """Find a stored sum damaged: make a unit below it anew."""
         workload = self.workloads[job]
-        names = sorted({name for tree in workload.trees.values() for name in tree.stored.values()})
+        stored = [entry for tree in workload.trees.values() for entry in tree.stored.items()]
+        sums = [entry for entry in stored if entry[0][0]]
+        names = sorted({name for _, name in (sums if sums and which % 2 else stored)})
         reopened = workload.reopen(names[which % len(names)]) if names else None
         if reopened is None:
             return None
@@ -633,6 +635,7 @@ class Service(RuleBasedStateMachine):
         self._go_on()
         for job, truth in self.truth.items():
             assert self._states()[job] == JobState.CANCELLED or len(truth.done) == len(truth.events)
+            assert self.jobs.cancel(job).state == truth.ended
 
     def _go_on(self) -> None:
         for _ in range(400):
