@@ -48,7 +48,9 @@ class Publisher:
     async def tidy(self) -> None:
         """Finish or remove what an earlier driver left half published."""
         for n in await self.rim.call(self.rim.ledger.unpublished, self.job):
-            if self.rim.store.exists(layout.manifest(self.job, n)):
+            keys = (layout.manifest(self.job, n), layout.generation(self.job, n))
+            # both: a driver that was frozen may wake up and write the manifest of what was removed here
+            if all(self.rim.store.exists(key) for key in keys):
                 document = self.rim.store.read_json(layout.manifest(self.job, n))
                 await self.rim.call(self.rim.ledger.publish, self.job, n, document["row"])
             else:
