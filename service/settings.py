@@ -22,7 +22,8 @@ class Settings(BaseModel):
 
     home: Path = Field(description="Folder of the service: job database, store, logs, token.")
     database: str = Field(
-        default="", description="SQLAlchemy address of the job database; default: SQLite in the home."
+        default="",
+        description="Address of the job database, sqlite:// or postgresql://; default: SQLite in the home.",
     )
     store: str = Field(
         default="",
