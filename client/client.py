@@ -87,7 +87,7 @@ class Client:
         luminosity : float, optional
             1/pb; default: the catalogue's.
         priority : int
-            -10 to 10; each step doubles the job's share of the workers.
+            -10 to 10; each step doubles the job's share among its owner's jobs.
         on_error : "fail" or {"skip": fraction}
             What bad input does to the job.
         label : str, optional

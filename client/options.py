@@ -31,7 +31,9 @@ ProcessorOptions = Annotated[
     Option("--option", "-o", metavar="KEY=VALUE", help="Of the processor, JSON or text; may be repeated."),
 ]
 Luminosity = Annotated[float | None, Option(help="1/pb; default: the catalogue's.")]
-Priority = Annotated[int | None, Option(help="-10 to 10; each step doubles the job's share of the workers.")]
+Priority = Annotated[
+    int | None, Option(help="-10 to 10; each step doubles the job's share among its owner's.")
+]
 Skip = Annotated[
     float | None,
     Option(metavar="FRACTION", help="Leave bad input out, up to this part of the events; default: fail."),

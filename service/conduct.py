@@ -102,6 +102,7 @@ class Conduct:
 
     def _remember(self, row: Any, resolved: ResolvedJob) -> None:
         self.resolved = resolved
+        self.owner: str = row.owner
         self.priority: int = row.priority
         self.created: float = row.created
         self.state = JobState(row.state)
@@ -204,7 +205,7 @@ class Conduct:
         waiting, in_flight = (
             (0, 0) if self.workload is None else (self.workload.waiting(now), len(self.workload.running))
         )
-        return Share(self.job, self.priority, self.created, in_flight, waiting)
+        return Share(self.job, self.owner, self.priority, self.created, in_flight, waiting)
 
     async def begin(self, count: int) -> list[Work]:
         """Take the next units and write down that they begin; none if the job has ended."""

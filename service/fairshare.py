@@ -1,6 +1,7 @@
-"""Which job may start its next unit: the one that has least in flight for its weight.
+"""Which job may start its next unit: an owner is chosen who has least in flight, and of his jobs the one with least.
 
-So a short job starts at once behind a long one, and jobs of equal priority get equal parts of the workers.
+So a short job starts at once behind a long one, owners get equal parts of the workers however many jobs they have, and
+an owner's jobs of equal priority get equal parts of his.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ class Share:
 
     Parameters
     ----------
-    job : str
-        Its id.
+    job, owner : str
+        Its id, and whose it is.
     priority : int
-        Each step doubles its weight.
+        Each step doubles its weight among the owner's jobs.
     created : float
         The older one goes first where all else is equal.
     in_flight, waiting : int
@@ -33,6 +34,7 @@ class Share:
     """
 
     job: str
+    owner: str
     priority: int
     created: float
     in_flight: int
@@ -50,18 +52,52 @@ def choose(shares: Sequence[Share], threads: int) -> list[str]:
         Of all workers.
     """
     free = window(threads) - sum(share.in_flight for share in shares)
-    queue = [_place(share, 0) for share in shares if share.waiting]
+    owners: dict[str, _Owner] = {}
+    for share in sorted(shares, key=lambda share: (share.created, share.job)):
+        owners.setdefault(share.owner, _Owner(len(owners))).add(share)
+    queue = [owner for owner in owners.values() if owner.queue]
     heapq.heapify(queue)
     chosen: list[str] = []
-    by_job = {share.job: share for share in shares}
-    given: dict[str, int] = {}
     while queue and len(chosen) < free:
-        job = heapq.heappop(queue)[2]
-        chosen.append(job)
-        given[job] = given.get(job, 0) + 1
-        if given[job] < by_job[job].waiting:
-            heapq.heappush(queue, _place(by_job[job], given[job]))
+        chosen.append(queue[0].give())
+        if queue[0].queue:
+            heapq.heapreplace(queue, queue[0])
+        else:
+            heapq.heappop(queue)
     return chosen
+
+
+class _Owner:
+    """An owner's jobs, by what each has in flight for its weight.
+
+    Parameters
+    ----------
+    rank : int
+        Goes first where all else is equal: the owner of the oldest job.
+    """
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self.in_flight = 0
+        self.queue: list[tuple[float, float, str, int, Share]] = []
+
+    def __lt__(self, other: _Owner) -> bool:
+        return (self.in_flight, self.rank) < (other.in_flight, other.rank)
+
+    def add(self, share: Share) -> None:
+        self.in_flight += share.in_flight
+        if share.waiting:
+            heapq.heappush(self.queue, _place(share, 0))
+
+    def give(self) -> str:
+        """Return the job that starts a unit."""
+        *_, given, share = self.queue[0]
+        self.in_flight += 1
+        if given + 1 < share.waiting:
+            heapq.heapreplace(self.queue, _place(share, given + 1))
+        else:
+            heapq.heappop(self.queue)
+        return share.job
 
 
 def window(threads: int) -> int:
@@ -74,5 +110,5 @@ def window(threads: int) -> int:
     return threads - reserve if reserve else UNITS_PER_THREAD * threads
 
 
-def _place(share: Share, given: int) -> tuple[float, float, str]:
-    return ((share.in_flight + given + 1) / 2.0**share.priority, share.created, share.job)
+def _place(share: Share, given: int) -> tuple[float, float, str, int, Share]:
+    return ((share.in_flight + given + 1) / 2.0**share.priority, share.created, share.job, given, share)

@@ -74,7 +74,10 @@ class JobRequest(Strict):
         default=None, gt=0, description="Integrated luminosity in 1/pb; default: the catalogue's."
     )
     priority: int = Field(
-        default=0, ge=-10, le=10, description="Each step doubles the job's share of the workers."
+        default=0,
+        ge=-10,
+        le=10,
+        description="Each step doubles the job's share among its owner's jobs.",
     )
     on_error: Literal["fail"] | Skip = Field(default="fail", description="What a bad file does to the job.")
     odd_limit: float = Field(

@@ -159,7 +159,7 @@ class Hand:
         """Start units as workers come free."""
         now = self.clock()
         shares = [
-            Share(job, 0, self.created[job], len(workload.running), workload.waiting(now))
+            Share(job, "o", 0, self.created[job], len(workload.running), workload.waiting(now))
             for job, workload in self.workloads.items()
         ]
         for job in fairshare.choose(shares, threads):

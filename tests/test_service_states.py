@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -119,6 +122,7 @@ SHARES = st.lists(
     st.builds(
         Share,
         job=st.uuids().map(str),
+        owner=st.sampled_from("abc"),
         priority=st.integers(-3, 3),
         created=st.floats(0, 1e9),
         in_flight=st.integers(0, 20),
@@ -141,15 +145,34 @@ def test_the_window_is_filled_and_never_overfilled(shares: list[Share], threads:
 def test_no_job_gets_a_unit_that_another_has_more_right_to(shares: list[Share], threads: int) -> None:
     chosen = choose(shares, threads)
     held = {share.job: share.in_flight + chosen.count(share.job) for share in shares}
+    for share, other in itertools.permutations(shares, 2):
+        if share.owner == other.owner and chosen.count(share.job) and chosen.count(other.job) < other.waiting:
+            assert held[share.job] / 2.0**share.priority <= (held[other.job] + 1) / 2.0**other.priority
+
+
+@given(SHARES, st.integers(1, 16))
+def test_no_owner_gets_a_unit_that_another_has_more_right_to(shares: list[Share], threads: int) -> None:
+    chosen = choose(shares, threads)
+    held, given, waiting = Counter[str](), Counter[str](), Counter[str]()
     for share in shares:
-        for other in shares:
-            if chosen.count(share.job) and chosen.count(other.job) < other.waiting:
-                assert held[share.job] / 2.0**share.priority <= (held[other.job] + 1) / 2.0**other.priority
+        held[share.owner] += share.in_flight + chosen.count(share.job)
+        given[share.owner] += chosen.count(share.job)
+        waiting[share.owner] += share.waiting - chosen.count(share.job)
+    for one, other in itertools.permutations(held, 2):
+        if given[one] and waiting[other]:
+            assert held[one] <= held[other] + 1
+
+
+def test_fifty_jobs_of_one_owner_get_no_more_than_one_of_another() -> None:
+    many = [Share(f"j{i}", "many", 0, float(i), in_flight=0, waiting=10) for i in range(50)]
+    one = Share("only", "one", 0, 99.0, in_flight=0, waiting=10)
+    chosen = choose([*many, one], 5)
+    assert (len(chosen), chosen.count("only")) == (10, 5)
 
 
 def test_a_new_job_goes_first_behind_one_that_fills_the_window() -> None:
-    long = Share("long", 0, 0.0, in_flight=3, waiting=1000)
-    short = Share("short", 0, 1.0, in_flight=0, waiting=2)
+    long = Share("long", "o", 0, 0.0, in_flight=3, waiting=1000)
+    short = Share("short", "o", 0, 1.0, in_flight=0, waiting=2)
     assert choose([long, short], 2) == ["short"]
 
 

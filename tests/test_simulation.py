@@ -66,7 +66,7 @@ def test_the_driver_keeps_to_its_window(troubled: Any) -> None:
 
 @pytest.mark.parametrize(("threads", "units"), [(0, 0), (8, 16), (49, 98), (50, 49), (2000, 1960)])
 def test_of_many_threads_some_are_kept_for_what_others_wait_for(threads: int, units: int) -> None:
-    waiting = fairshare.Share("j", 0, 0.0, in_flight=0, waiting=10_000)
+    waiting = fairshare.Share("j", "o", 0, 0.0, in_flight=0, waiting=10_000)
     assert len(fairshare.choose([waiting], threads)) == units
 
 
