@@ -187,8 +187,14 @@ class _FolderDraft:
             self._folder.rename(self._target)
         except OSError:
             if not (self._target / ROOT).is_file():
-                raise
+                self._replace_remnant()
         _sync_folders(self._target.parent, self._root)
+
+    def _replace_remnant(self) -> None:
+        """Take the place of a folder that has lost its root document: nobody can read it."""
+        with suppress(*_ABSENT):
+            self._target.rename(self._root / TMP / f"damaged-{uuid.uuid4().hex}")
+        self._folder.rename(self._target)
 
     def clear(self) -> None:
         _discard(self._folder)

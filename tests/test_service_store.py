@@ -253,6 +253,15 @@ def test_a_group_whose_root_is_torn_is_damaged(anywhere: Store, text: bytes) -> 
         assert (caught.value.code, caught.value.where) == ("damaged", key)
 
 
+def test_a_group_that_lost_its_root_is_written_again(anywhere: Store) -> None:
+    digest = anywhere.write_accumulator(layout.partial(NAME), sums())
+    anywhere.remove(f"{layout.partial(NAME)}/zarr.json")
+    with pytest.raises(RequestError, match="Nothing is stored"):
+        anywhere.read_accumulator(layout.partial(NAME))
+    assert anywhere.write_accumulator(layout.partial(NAME), sums()) == digest
+    assert digest_of(anywhere.read_accumulator(layout.partial(NAME))) == digest
+
+
 def test_too_little_memory_is_no_damage(anywhere: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def starve(*_: object) -> None:
         raise MemoryError
