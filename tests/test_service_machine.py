@@ -298,6 +298,7 @@ class Service(RuleBasedStateMachine):
         self.fence = 0
         self.history: list[tuple[str, Status, str]] = []
         self.next_failure: str | None = None
+        self.spoilt: set[str] = set()
         self._take_over()
 
     def teardown(self) -> None:
@@ -529,6 +530,8 @@ class Service(RuleBasedStateMachine):
         assert after is not None
         settled = Settled(job, str(status.token), after, dataset, receipt(str(status.token)), "late")
         assert hand.ledger.settle([settled]) == [False], "a late twin was taken"
+        if status.unit in self.truth[job].done or rivalled:
+            hand.ledger.start(job, [status])  # nor does it begin again what is done, or under way
 
     def _present(self, entry: tuple[str, Status, str]) -> str | None:
         return self.truth[entry[0]].present.get(entry[1].unit)
@@ -566,8 +569,10 @@ class Service(RuleBasedStateMachine):
     @precondition(lambda self: self.active is not None and self.active.workloads)
     @rule(which=INDEX, stored=INDEX)
     def a_stored_sum_is_damaged(self, which: int, stored: int) -> None:
-        hand = self._hand()
-        reopened = hand.damage(self._job(hand, which), stored)
+        self._damage(self._job(self._hand(), which), stored)
+
+    def _damage(self, job: str, which: int) -> None:
+        reopened = self._hand().damage(job, which)
         if reopened is not None:
             job, unit = reopened
             del self.truth[job].done[unit]
@@ -660,6 +665,9 @@ class Service(RuleBasedStateMachine):
                 self._settle(self._hand(), token, receipt(token))
         for job in list(self._hand().workloads):
             self._do(lambda hand, job=job: hand.merge(job))  # type: ignore[misc]
+            if job not in self.spoilt and Ledger(self.database).sums(job):
+                self.spoilt.add(job)
+                self._damage(job, 1)
             self._do(lambda hand, job=job: hand.end(job))  # type: ignore[misc]
 
     def _check_result(self, job: str) -> None:
