@@ -106,6 +106,8 @@ class SimulatedCluster:
         """When the last one was done."""
         self.attempts: Counter[tuple[str, str]] = Counter()
         """How often a unit was begun on a worker, by job and number."""
+        self.done: set[tuple[str, str]] = set()
+        """Units of which at least a step was done."""
         self.busy: Counter[str] = Counter()
         """Seconds of workers by kind of task, and those that were ``lost``."""
         self.most_over_window = -math.inf
@@ -323,6 +325,7 @@ class SimulatedCluster:
             self.traffic.count(asked.task, self.model)
         if useful and asked.is_unit:
             self.filled[asked.key[1]] = self.loop.now
+            self.done.add((asked.key[1], asked.key[2]))
         worker.running = None
         self._go_on(worker)
         self._moved(worker, before)

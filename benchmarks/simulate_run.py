@@ -130,6 +130,7 @@ class Result:
     """What a run was like."""
 
     jobs: list[Told]
+    units: int
     story: list[tuple[float, str, str]]
     attempts: Counter[tuple[str, str]]
     busy: Counter[str]
@@ -147,14 +148,10 @@ class Result:
     peak_mb: float
 
     @property
-    def units(self) -> int:
-        """Units that were done, of all jobs."""
-        return sum(name.startswith("unit") and how == "Receipt" for _, name, how in self.story)
-
-    @property
     def redone(self) -> int:
-        """Attempts that led to nothing."""
-        return sum(self.attempts.values()) - self.units
+        """Attempts that led to nothing; a unit that killed its worker is filled in steps, each an attempt."""
+        led = sum(name.startswith("unit") and how == "Receipt" for _, name, how in self.story)
+        return sum(self.attempts.values()) - led
 
 
 class CountingDatabase(Database):
@@ -300,6 +297,7 @@ class _Run:
         self._look()
         return Result(
             jobs=list(self.told.values()),
+            units=len(self.cluster.done),
             story=self.cluster.story,
             attempts=self.cluster.attempts,
             busy=self.cluster.busy,
