@@ -1,8 +1,8 @@
 """``python -m binworks.deploy.child PARENT COMMAND ...``: become the command, and die when the parent does.
 
 The kernel kills it, so it works however the parent ends. Not gently: a nanny that is asked to end while its worker
-starts waits for a scheduler that is gone, and nothing here needs a gentle end. Where the kernel cannot (not Linux), the command lives
-on until it is stopped.
+starts waits for a scheduler that is gone, and nothing here needs a gentle end. Where the kernel cannot (not Linux),
+the command lives on until it is stopped.
 """
 
 from __future__ import annotations

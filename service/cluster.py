@@ -29,6 +29,8 @@ from binworks.service.tasks import AbandonedError, Failure, FillUnit, Outcome, T
 TOPIC = "binworks"
 CONNECT_SECONDS = 5.0
 HEARTBEAT_SECONDS = 1.0
+LOOK_SECONDS = 5.0
+"""How often a task's time limit is looked at: each look goes through all that wait for the same connection."""
 TICK_SECONDS = 0.3
 SILENCE_SECONDS = 20.0
 RESTART_SECONDS = 30.0
@@ -166,8 +168,9 @@ class Cluster:
     ) -> tuple[Outcome, str | None]:
         token = key[-1]
         events: set[asyncio.Future[Any]] = {result, lost}
+        look = min(LOOK_SECONDS, max(seconds / 4, HEARTBEAT_SECONDS))
         while not result.done():
-            await asyncio.wait(events, timeout=HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(events, timeout=look, return_when=asyncio.FIRST_COMPLETED)
             if lost.done():
                 raise LostError(with_worker=False)
             if token in self._begun and time.monotonic() - self._begun[token][1] > seconds:

@@ -185,7 +185,9 @@ class Conduct:
         row, _ = await self.rim.call(self.rim.ledger.load, self.job)
         self.publisher.unreadable = row.unreadable
         lent = await self.rim.call(self.rim.ledger.lent, self.job, self.resolved.systematics)
-        works = from_rows(await self.rim.call(self.rim.ledger.units, self.job), lent)
+        rows = await self.rim.call(self.rim.ledger.units, self.job)
+        works = from_rows(rows, lent)
+        self._failure = next((_failed(row) for row in rows if row.state == UnitState.FAILED), None)
         sums = await self.rim.call(self.rim.ledger.sums, self.job)
         self.datasets = {dataset.name: dataset for dataset in self.resolved.datasets}
         self.readable = sum(len(dataset.files) for dataset in self.resolved.datasets) - len(row.unreadable)
@@ -406,6 +408,11 @@ class Conduct:
                 if await self._publish(workload, final=False):
                     published = done
                 pause = max(self.rim.settings.snapshot_seconds, SNAPSHOT_SHARE * (self.rim.clock() - begin))
+
+
+def _failed(row: Any) -> Failure:
+    """Return why a unit failed for good, as a driver wrote it down that had no time to end the job."""
+    return Failure(Kind.CODE, **row.error, traceback=row.traceback)
 
 
 def unit_keys(job: str, unit: int, token: str, splits: int) -> list[Key]:

@@ -93,7 +93,7 @@ units = Table(
     Column("ranges", JSON, nullable=False),
     Column("events", BigInteger, nullable=False),
     Column("turn", Float, nullable=False, default=0.0),
-    Column("partial", String(64), nullable=False),
+    Column("partial", String(64), nullable=False, index=True),
     Column("base", String(64), nullable=False, default="", index=True),
     Column("state", String(20), nullable=False),
     Column("splits", Integer, nullable=False, default=0),
@@ -138,7 +138,7 @@ merges = Table(
     Column("dataset", String(100), nullable=False),
     Column("level", Integer, nullable=False),
     Column("position", Integer, nullable=False),
-    Column("partial", String(64), nullable=False),
+    Column("partial", String(64), nullable=False, index=True),
     Column("digest", String(64), nullable=False),
     Column("seconds", Float),
     UniqueConstraint("job", "dataset", "level", "position", name="a_node_is_merged_once"),
@@ -169,6 +169,17 @@ pins = Table(
     Column("n", Integer, primary_key=True),
     Column("until", Float, nullable=False),
 )
+
+spent = Table(
+    "spent",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("owner", String(200), nullable=False),
+    Column("time", Float, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Index("spent_by_owner", "owner", "time"),
+)
+"""Processor seconds of units whose rows are gone: deleting a job does not give them back."""
 
 job_events = Table(
     "job_events",

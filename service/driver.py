@@ -65,7 +65,7 @@ class Driver:
             If another driver takes over.
         """
         holder, seconds = lease.identity(), self.rim.settings.lease_seconds
-        while not await self.rim.call(self.rim.ledger.take_over, holder, seconds):
+        while not await self._take_over(holder, seconds):
             await asyncio.sleep(POLL_SECONDS)
         log.info("%s is the driver", holder)
         try:
@@ -82,6 +82,15 @@ class Driver:
                     group.create_task(loop())
         finally:
             await self._end_all()
+
+    async def _take_over(self, holder: str, seconds: float) -> bool:
+        try:
+            return await self.rim.call(self.rim.ledger.take_over, holder, seconds)
+        except (
+            OperationalError
+        ) as error:  # locked for long by a driver that is frozen, or not there for a while
+            log.warning("the lease cannot be asked for: %s", error.orig)
+            return False
 
     async def give_back(self) -> None:
         """Let another driver start at once."""

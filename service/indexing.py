@@ -19,6 +19,7 @@ from binworks.service.rim import JobFailedError, Rim, succeeded
 from binworks.service.tasks import Failure, IndexFile
 
 FILES_AT_ONCE = 16
+MOST_AT_ONCE = 1000
 
 
 @dataclass
@@ -76,7 +77,8 @@ async def _open_all(
                 await rim.call(rim.ledger.index, keys[path], facts)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(FILES_AT_ONCE):
+        # one a worker: where all are busy, each file waits for the end of a unit, and few at a time would wait anew
+        for _ in range(min(max(FILES_AT_ONCE, rim.cluster.threads), MOST_AT_ONCE)):
             group.create_task(open_some())
     return found
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, String, Table, delete, func, insert, select
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.engine import Connection
 
 from binworks.service import jobstate
-from binworks.service.database import generations, jobs, metadata, units
+from binworks.service.database import generations, jobs, spent, units
 from binworks.service.model import Quota, UnitState, Usage
 from binworks.service.settings import Settings
 from binworks.tensors.errors import ConflictError
@@ -21,17 +21,6 @@ from binworks.tensors.errors import ConflictError
 WINDOW_SECONDS = 30 * 86_400.0
 HOUR = 3600.0
 _UNSETTLED = (UnitState.PENDING, UnitState.RUNNING)
-
-spent = Table(
-    "spent",
-    metadata,
-    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    Column("owner", String(200), nullable=False),
-    Column("time", Float, nullable=False),
-    Column("seconds", Float, nullable=False),
-    Index("spent_by_owner", "owner", "time"),
-)
-"""Processor seconds of units whose rows are gone: deleting a job does not give them back."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from binworks.service.model import UnitState
 from binworks.service.plan import Piece
+from binworks.service.retry import MAX_BACKOFF_SECONDS
 from binworks.service.tasks import Receipt
 from binworks.service.tree import FAN_IN, Node, Tree
 from binworks.service.units import Status
@@ -89,7 +90,8 @@ class Workload:
 
     def waiting(self, now: float) -> int:
         """Return how many units could start now."""
-        while self._delayed and self._delayed[0][0] <= now:
+        # a time that is further off than any wait was written before the clock was set back
+        while self._delayed and not now < self._delayed[0][0] <= now + MAX_BACKOFF_SECONDS:
             _, unit = heapq.heappop(self._delayed)
             heapq.heappush(self._ready, (self.works[unit].turn, unit))
         return len(self._ready)

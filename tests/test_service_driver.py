@@ -186,6 +186,33 @@ def test_every_task_can_be_the_last_of_a_driver(
     assert numbers == sorted(set(numbers))
 
 
+def test_a_job_fails_whose_driver_ended_between_the_failure_of_a_unit_and_its_own(
+    make: Callable[..., Bench], files: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = Failure(Kind.CODE, "code-failed", "It divides by zero.")
+    bench = make(
+        lambda task: bad if isinstance(task, FillUnit) and task.pieces[0].path == files[-1] else None
+    )
+    job = bench.running.submit({"D": files}).id
+    whole = bench.ledger.move
+
+    def end(job: str, state: JobState, *more: Any) -> bool:
+        if state == JobState.FAILED:
+            raise EndOfDriverError
+        return whole(job, state, *more)
+
+    monkeypatch.setattr(bench.ledger, "move", end)
+    with contextlib.suppress(BaseExceptionGroup, EndOfDriverError):
+        bench.drive(job)
+    bench.ledger.renew(0.0)
+    assert bench.running.jobs.get(job).state == JobState.RUNNING
+    monkeypatch.undo()
+    (view,) = bench.drive(job)
+    assert view.state == JobState.FAILED
+    assert view.error is not None
+    assert view.error.message == "It divides by zero."
+
+
 def test_a_unit_that_is_held_by_ten_dying_workers_is_given_up(
     make: Callable[..., Bench], files: tuple[str, ...]
 ) -> None:
