@@ -7,7 +7,6 @@ there already.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections import Counter
 from dataclasses import replace
@@ -107,14 +106,7 @@ class Conduct:
         self.created: float = row.created
         self.state = JobState(row.state)
         self.skip = resolved.request.on_error.skip if isinstance(resolved.request.on_error, Skip) else None
-        self.recipe = Recipe(
-            processor=resolved.request.processor,
-            code=resolved.code,
-            options=json.dumps(resolved.options, sort_keys=True),
-            corrections=resolved.corrections,
-            corrections_digest=resolved.corrections_digest,
-            systematics=resolved.systematics,
-        )
+        self.recipe = Recipe.of(resolved)
         self.publisher = Publisher(self.rim, self.job, resolved, self.recipe)
 
     async def _move(self, state: JobState, why: str) -> None:

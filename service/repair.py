@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -136,7 +135,7 @@ class Repairs:
             task = WriteDataset(
                 store=self.settings.store_url,
                 key=aside,
-                recipe=recipe_of(facts),
+                recipe=Recipe.of(facts.resolved),
                 dataset=dataset.model_copy(update={"files": dataset.files[:1]}).model_dump_json(),
                 value=value,
                 attributes=attributes,
@@ -247,20 +246,7 @@ class Repairs:
 
     def _expand(self, facts: Facts, key: str) -> None:
         self.store.put_aside(key)
-        worker.run(Prepare(self.settings.store_url, facts.id, recipe_of(facts)))
-
-
-def recipe_of(facts: Facts) -> Recipe:
-    """Return what the job computes, by name."""
-    resolved = facts.resolved
-    return Recipe(
-        processor=resolved.request.processor,
-        code=resolved.code,
-        options=json.dumps(resolved.options, sort_keys=True),
-        corrections=resolved.corrections,
-        corrections_digest=resolved.corrections_digest,
-        systematics=resolved.systematics,
-    )
+        worker.run(Prepare(self.settings.store_url, facts.id, Recipe.of(facts.resolved)))
 
 
 def _row(said: dict[str, Any], n: int) -> Any:

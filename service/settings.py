@@ -49,7 +49,7 @@ class Settings(BaseModel):
     host: str = Field(default="127.0.0.1", description="Address on which the REST service listens.")
     port: int = Field(default=8080, ge=1, le=65535)
     unit_events: int = Field(
-        default=5_000_000, ge=1, description="Events of a unit of work, roughly: 30 s of a core."
+        default=10_000_000, ge=1, description="Events of a unit of work, roughly: 30 s of a core."
     )
     unit_timeout: float = Field(
         default=3600.0, gt=0, description="Seconds after which a unit's attempt is given up."

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from binworks.service.model import ResolvedJob
 from binworks.service.plan import FileFacts, Piece
 from binworks.service.retry import Kind
 from binworks.service.tree import Sum
@@ -35,6 +36,18 @@ class Recipe:
     corrections: str | None
     corrections_digest: str | None
     systematics: tuple[str, ...]
+
+    @classmethod
+    def of(cls, resolved: ResolvedJob) -> Recipe:
+        """Return what a job computes."""
+        return cls(
+            processor=resolved.request.processor,
+            code=resolved.code,
+            options=json.dumps(resolved.options, sort_keys=True),
+            corrections=resolved.corrections,
+            corrections_digest=resolved.corrections_digest,
+            systematics=resolved.systematics,
+        )
 
     def facts(self) -> dict[str, Any]:
         """Return what decides the bits, for the name of a partial; where the corrections lie does not."""

@@ -5,7 +5,6 @@ Workers find the processors by an entry point, as they find anybody's.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -252,11 +251,4 @@ def serial(folder: Path, dataset: Dataset, resolved: ResolvedJob) -> str:
 
 def recipe_of(resolved: ResolvedJob, **options: Any) -> Recipe:
     """Return what the driver would send, with some options changed."""
-    return Recipe(
-        resolved.request.processor,
-        resolved.code,
-        json.dumps({**resolved.options, **options}, sort_keys=True),
-        resolved.corrections,
-        resolved.corrections_digest,
-        resolved.systematics,
-    )
+    return Recipe.of(resolved.model_copy(update={"options": {**resolved.options, **options}}))
