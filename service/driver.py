@@ -126,6 +126,7 @@ class Driver:
         """Stop all that is under way for a job."""
         self.conducts.pop(job, None)
         self._noted.pop(job, None)
+        self.rim.trouble.pop(job, None)
         task = self._tasks.pop(job, None)
         if task is not None:
             task.cancel()
@@ -247,6 +248,7 @@ class Driver:
             alone = self.rim.clock() - seen > PATIENCE_SECONDS
             for job in list(self._tasks):
                 trouble = self.conducts[job].trouble if job in self.conducts else None
+                trouble = trouble or self.rim.trouble.get(job)
                 note = NO_WORKERS if alone else trouble
                 if self._noted.get(job, "") != note:  # what an earlier driver said may be out of date
                     self._noted[job] = note

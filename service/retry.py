@@ -8,6 +8,8 @@ from enum import StrEnum
 POISON_KILLS = 3
 MOST_SPLITS = 5
 MAX_BACKOFF_SECONDS = 300.0
+FULL_SECONDS = 30.0
+"""Between two looks whether a full store has space again."""
 
 
 class Kind(StrEnum):
@@ -91,7 +93,7 @@ def decide(
     if kind == Kind.CODE:
         return Fail()
     if kind == Kind.FULL:
-        return Again(later)
+        return Again(min(later, now + FULL_SECONDS))
     if kind == Kind.KILLED and kills + 1 < POISON_KILLS:
         return Again(
             later, smaller=splittable

@@ -66,6 +66,9 @@ class Rim:
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="ledger")
     )
 
+    trouble: dict[str, str] = field(default_factory=dict)
+    """What tasks of a job wait for, by its id."""
+
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a method of the ledger."""
         loop = asyncio.get_running_loop()
@@ -83,7 +86,7 @@ class Rim:
         task : Task or callable
             What to do; or a function that gives it for the number of tries before.
         key : str
-            Kind of task, then names.
+            Kind of task, the job, then names.
         seconds : float
             Time limit.
         """
@@ -99,11 +102,14 @@ class Rim:
                 await asyncio.sleep(TICK_SECONDS)
                 continue
             if not isinstance(outcome, Failure) or outcome.code == "damaged":
+                self.trouble.pop(key[1], None)
                 return outcome
             decision = decide(outcome.kind, failures, kills, self.policy(skip=False), self.clock())
             if not isinstance(decision, Again):
                 return outcome
             log.warning("%s failed, again later: %s", key[0], outcome.message, extra={"code": outcome.code})
+            if outcome.kind == Kind.FULL:
+                self.trouble[key[1]] = outcome.message
             failures, kills = failures + 1, kills + (outcome.kind == Kind.KILLED)
             await asyncio.sleep(max(0.0, decision.at - self.clock()))
 

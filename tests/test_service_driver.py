@@ -319,13 +319,14 @@ def test_a_unit_that_never_fits_is_given_up(make: Callable[..., Bench], files: t
     assert view.error.code == "out-of-memory"
 
 
+@pytest.mark.parametrize("kind", [FillUnit, Merge])
 def test_a_full_store_is_waited_for_and_the_job_says_so(
-    make: Callable[..., Bench], files: tuple[str, ...]
+    make: Callable[..., Bench], files: tuple[str, ...], kind: type[Task]
 ) -> None:
     notes: list[str | None] = []
 
     def full(task: Task) -> Failure | None:
-        if isinstance(task, FillUnit) and FULL not in notes:
+        if isinstance(task, kind) and FULL not in notes:
             return Failure(Kind.FULL, "store-full", FULL)
         return None
 
