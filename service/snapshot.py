@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -82,7 +83,8 @@ def cut(
         n=n,
         final=final,
         values={name: tree.value(among=tops[name]) for name, tree in workload.trees.items()},
-        works=[work for work in workload.done() if (work.dataset, work.position) in inside],
+        # copies: a unit whose stored sums are found lost meanwhile is filled anew, but is in this snapshot
+        works=[copy(work) for work in workload.done() if (work.dataset, work.position) in inside],
         skipped=workload.skipped(),
         unreadable=list(unreadable),
         events=workload.events,

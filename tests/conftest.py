@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import signal
 from pathlib import Path
 
@@ -18,6 +19,13 @@ if (
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOMS = ("tensors", "corrections", "processors", "service", "api", "client", "deploy", "samples")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _collections_are_short() -> None:
+    """Leave out what is imported when garbage is collected, as workers do: they collect after each unit."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,7 @@ class Toy(CompiledProcessor):
     """Sums weights whose total depends on the order of the additions; pauses, dies or fails on request.
 
     With ``journal``, a file, each fill writes a line when it begins and one when it ends. With ``third``, a folder,
-    every worker dies at its third fill, unless another one died at the same events before.
+    every worker dies at its third fill, unless another one died of the same unit before.
     """
 
     name: ClassVar[str] = "toy"
@@ -113,7 +113,7 @@ class Toy(CompiledProcessor):
     def _count(self, first: int) -> None:
         Toy.begun += 1
         if self.options.third and Toy.begun == 3:
-            mark = Path(self.options.third, str(first))
+            mark = Path(self.options.third, str(first // UNIT_EVENTS))
             if not mark.exists():
                 mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
