@@ -36,6 +36,8 @@ FRESH = {
     "error": None,
     "traceback": None,
 }
+FORGOTTEN = {"digest": None, "entries": None, "bytes": None, "sum_sign": None, "counts": None}
+"""What a unit's row does not say any more when its partial is lost."""
 
 
 def refuse(connection: Connection, row: Row[Any], code: str | None) -> None:

@@ -183,14 +183,17 @@ class Conduct:
         sums = await self.rim.call(self.rim.ledger.sums, self.job)
         self.datasets = {dataset.name: dataset for dataset in self.resolved.datasets}
         self.readable = sum(len(dataset.files) for dataset in self.resolved.datasets) - len(row.unreadable)
-        document = {"job": self.job, "units": document_of(works), "unreadable": row.unreadable}
-        key = layout.plan(self.job, row.retried_after)
-        await asyncio.to_thread(
-            self.rim.store.create_json, key, document
-        )  # the ledger is the truth, this its copy
+        await asyncio.to_thread(self._copy_plan, works, row)
         await self.publisher.tidy()
         self.workload = Workload(list(self.datasets), works, sums)
         return self.workload
+
+    def _copy_plan(self, works: list[Work], row: Any) -> None:
+        """Keep the plan beside the results, if it is not there yet; the ledger is the truth."""
+        key = layout.plan(self.job, row.retried_after)
+        if not self.rim.store.exists(key):
+            document = {"job": self.job, "units": document_of(works), "unreadable": row.unreadable}
+            self.rim.store.create_json(key, document)
 
     # units
 

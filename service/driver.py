@@ -86,9 +86,8 @@ class Driver:
     async def _take_over(self, holder: str, seconds: float) -> bool:
         try:
             return await self.rim.call(self.rim.ledger.take_over, holder, seconds)
-        except (
-            OperationalError
-        ) as error:  # locked for long by a driver that is frozen, or not there for a while
+        except OperationalError as error:
+            # locked for long by a driver that is frozen, or not there for a while
             log.warning("the lease cannot be asked for: %s", error.orig)
             return False
 
@@ -157,9 +156,8 @@ class Driver:
             else:
                 return
             await self._stop_attempts(job)
-            await (
-                self._outcomes.join()
-            )  # what was brought back is written down before the ledger is looked at again
+            # what was brought back is written down before the ledger is looked at again
+            await self._outcomes.join()
             if isinstance(cause, LeaseLostError):
                 raise cause
             if isinstance(cause, CancelledByUserError):

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.engine import Connection, Row
 
-from binworks.service import jobstate, lease, quotas, views
+from binworks.service import anew, jobstate, lease, quotas, views
 from binworks.service.database import Database, files, generations, jobs, merges, units
 from binworks.service.jobs import add_event, move
 from binworks.service.model import JobState, ResolvedJob, UnitState
@@ -278,9 +278,8 @@ class Ledger:
             "failures": status.failures,
             "kills": status.kills,
             "not_before": status.not_before,
-            "digest": None,
-            "counts": None,
             "finished": None,
+            **anew.FORGOTTEN,
         }
         with self._write() as connection:
             place = (units.c.job == job, units.c.unit == status.unit, units.c.state == UnitState.DONE)

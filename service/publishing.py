@@ -14,7 +14,7 @@ from binworks.service import layout, snapshot
 from binworks.service.model import ResolvedJob
 from binworks.service.rim import Rim, succeeded
 from binworks.service.snapshot import Cut
-from binworks.service.tasks import Receipt, Recipe, WriteDataset
+from binworks.service.tasks import Receipt, Recipe
 from binworks.service.work import Work, Workload, sum_counts
 from binworks.tensors.errors import TransientError
 
@@ -82,13 +82,9 @@ class Publisher:
 
     async def _write(self, cut: Cut, name: str) -> Receipt:
         dataset = next(found for found in self.resolved.datasets if found.name == name)
-        task = WriteDataset(
-            store=self.rim.settings.store_url,
-            key=layout.dataset(self.job, cut.n, name),
-            recipe=self.recipe,
-            dataset=dataset.model_copy(update={"files": dataset.files[:1]}).model_dump_json(),
-            value=cut.values[name],
-            attributes=snapshot.dataset_attributes(dataset),
+        key = layout.dataset(self.job, cut.n, name)
+        task = snapshot.write_dataset(
+            self.rim.settings.store_url, key, self.recipe, dataset, cut.values[name]
         )
         seconds = self.rim.settings.unit_timeout
         outcome = await self.rim.task(task, "snapshot", self.job, str(cut.n), name, seconds=seconds)

@@ -101,6 +101,13 @@ class _Kind:
     used: Callable[[Connection, str, float], float]
 
 
+_UNITS = _Kind(
+    "queued_units",
+    code="too-many-units",
+    what="units of work in the queue",
+    hint="Wait until some are done, cancel a job, or ask for less data at a time.",
+    used=queued_units,
+)
 _KINDS = (
     _Kind(
         "active_jobs",
@@ -109,13 +116,7 @@ _KINDS = (
         hint="Wait for one to finish, or cancel one.",
         used=active_jobs,
     ),
-    _Kind(
-        "queued_units",
-        code="too-many-units",
-        what="units of work in the queue",
-        hint="Wait until some are done, cancel a job, or ask for less data at a time.",
-        used=queued_units,
-    ),
+    _UNITS,
     _Kind(
         "stored_bytes",
         code="too-much-stored",
@@ -186,9 +187,9 @@ def check_units(connection: Connection, owner: str, count: int, limits: Limits, 
         raise ConflictError(
             f"The job needs {count:,} units of work, and {owner} has {used:,} in the queue; "
             f"the limit is {limits.queued_units:,}.",
-            code="too-many-units",
+            code=_UNITS.code,
             where=owner,
-            hint=_KINDS[1].hint,
+            hint=_UNITS.hint,
         )
 
 

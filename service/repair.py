@@ -21,7 +21,7 @@ from binworks.service.settings import Settings
 from binworks.service.snapshot import Cut
 from binworks.service.soundness import Checks, Facts, Finding, load, settled
 from binworks.service.store import Store
-from binworks.service.tasks import Prepare, Receipt, Recipe, WriteDataset
+from binworks.service.tasks import Prepare, Receipt, Recipe
 from binworks.service.tree import FAN_IN, Sum, Tree
 from binworks.service.work import from_rows, sum_counts
 from binworks.tensors.errors import BinworksError
@@ -32,7 +32,6 @@ STOP_FIRST = (
     "A driver is at work: stop the service and repair again. What it comes upon, it makes anew itself."
 )
 SUBMIT_AGAIN = "What it could be made from is gone, or was changed: submit the job again."
-FORGOTTEN = {**anew.FRESH, "digest": None, "entries": None, "bytes": None, "sum_sign": None, "counts": None}
 
 
 class Repairs:
@@ -132,14 +131,8 @@ class Repairs:
         attributes = snapshot.dataset_attributes(dataset)
         for value in self._values(facts, said, name):
             aside = f"tmp/rebuilt-{token()}"
-            task = WriteDataset(
-                store=self.settings.store_url,
-                key=aside,
-                recipe=Recipe.of(facts.resolved),
-                dataset=dataset.model_copy(update={"files": dataset.files[:1]}).model_dump_json(),
-                value=value,
-                attributes=attributes,
-            )
+            recipe = Recipe.of(facts.resolved)
+            task = snapshot.write_dataset(self.settings.store_url, aside, recipe, dataset, value)
             outcome = worker.run(task)
             if isinstance(outcome, Receipt) and outcome.digest == digest:
                 sums = self.store.read_accumulator(aside, digest)
@@ -264,7 +257,7 @@ def _reopen_units(connection: Connection, job: str, names: Collection[str]) -> N
     for row, position in _positions(rows):
         if row.partial in names and row.state == UnitState.DONE:
             place = (units.c.job == job, units.c.unit == row.unit)
-            connection.execute(update(units).where(*place).values(**FORGOTTEN))
+            connection.execute(update(units).where(*place).values(**anew.FRESH, **anew.FORGOTTEN))
             _forget_above(connection, job, row.dataset, 0, position)
     sums = select(merges).where(merges.c.job == job, merges.c.partial.in_(names))
     for row in connection.execute(sums).all():

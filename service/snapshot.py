@@ -10,6 +10,7 @@ from typing import Any
 
 from binworks.processors.dataset import Dataset
 from binworks.service.model import ResolvedJob
+from binworks.service.tasks import Recipe, WriteDataset
 from binworks.service.tree import Sum
 from binworks.service.work import Work, Workload
 
@@ -106,6 +107,32 @@ def row(snapshot: Cut) -> dict[str, Any]:
 def dataset_attributes(dataset: Dataset) -> dict[str, Any]:
     """Return what the group of a data set says besides counts and digest."""
     return {**dataset.model_dump(mode="json", exclude={"files"}), "group": dataset.group or dataset.name}
+
+
+def write_dataset(
+    store: str, key: str, recipe: Recipe, dataset: Dataset, value: str | Sum | None
+) -> WriteDataset:
+    """Return the task that writes a data set of a snapshot.
+
+    Parameters
+    ----------
+    store, key : str
+        Address, and where.
+    recipe : Recipe
+        For the shapes, if there is no value.
+    dataset : Dataset
+        Which.
+    value : str or Sum or None
+        How to get its sums.
+    """
+    return WriteDataset(
+        store=store,
+        key=key,
+        recipe=recipe,
+        dataset=dataset.model_copy(update={"files": dataset.files[:1]}).model_dump_json(),
+        value=value,
+        attributes=dataset_attributes(dataset),
+    )
 
 
 def root_attributes(job: str, resolved: ResolvedJob, snapshot: Cut) -> dict[str, Any]:
