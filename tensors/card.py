@@ -1,0 +1,144 @@
+"""What is asked of a tensor for a fit: the card, one JSON document for REST, the command line and Python.
+
+Channels, processes, data or pseudo-data, and what happens to the systematics. Unknown fields are refused.
+`binworks.tensors.fitinput` makes of it what the export formats write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from binworks.tensors.errors import RequestError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.+-]{0,99}$")]
+Pattern = Annotated[str, Field(min_length=1, max_length=200)]
+Bin = Annotated[int, Field(ge=0, lt=2**31)]
+Select = dict[Name, Bin | tuple[Bin, Bin]]
+Symmetrise = Literal["keep", "average", "conservative", "linear", "quadratic"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Channel(_Part):
+    """One set of bins of the fit."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,49}$")] = Field(
+        default="signal", description="Name in the fit."
+    )
+    job: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")] | None = Field(
+        default=None, description="Another job, whose latest snapshot is taken; default: the one exported."
+    )
+    histogram: Name = Field(default="nominal", description="Stored histogram.")
+    select: Select | None = Field(
+        default=None,
+        description="By axis: a bin number (the axis disappears) or [first, stop) (it is cut). Numbers count a flow "
+        "bin below where the axis has one. Default: the signal region, mt 2 and relIso 0, where these axes are.",
+    )
+    datasets: tuple[str, ...] | None = Field(default=None, description="Default: all of the job.")
+    mask: tuple[Bin, ...] = Field(
+        default=(), description="Flat numbers of bins, after the selection and in C order, that are left out."
+    )
+
+    @model_validator(mode="after")
+    def _ranges_hold_bins(self) -> Channel:
+        for axis, wanted in (self.select or {}).items():
+            if isinstance(wanted, tuple) and wanted[1] <= wanted[0]:
+                raise ValueError(f"the range of axis {axis!r} is empty: {list(wanted)}")
+        return self
+
+
+class Norm(_Part):
+    """An uncertainty of the size of processes, log-normal."""
+
+    name: Name
+    processes: tuple[Pattern, ...] = Field(min_length=1, description="Names, or patterns with * and ?.")
+    size: float = Field(gt=0, le=100, description="Factor at +1 standard deviation: 1.012 is 1.2 %.")
+    groups: tuple[Name, ...] = Field(default=(), description="For impacts; default: its own name.")
+    optional: bool = Field(default=False, description="Leave it out where no process has such a name.")
+
+
+class Rule(_Part):
+    """What happens to some systematics; where several match, the later one counts."""
+
+    match: Pattern = Field(description="Name of nuisances or of their group, or a pattern with * and ?.")
+    constrained: bool | None = Field(default=None, description="False: free.")
+    scale: float | None = Field(
+        default=None, gt=0, le=1e3, description="Factor on the effect (its logarithm)."
+    )
+    symmetrise: Symmetrise | None = Field(
+        default=None,
+        description="What becomes of different up and down templates: keep them; their average; the larger; or two "
+        "nuisances, average (SymAvg) and difference (SymDiff): linear, or quadratic (the difference times root 3).",
+    )
+    groups: tuple[Name, ...] = Field(default=(), description="Further groups for impacts.")
+    drop: bool = Field(default=False, description="Leave them out.")
+
+
+class Nonprompt(_Part):
+    """The background of muons that are not prompt, estimated from the data's other regions."""
+
+    process: Name = Field(
+        default="Nonprompt", description="Its name; a simulated one of this name is replaced."
+    )
+    closure: float = Field(default=0.85, gt=0, le=10, description="Factor on the estimate.")
+    norm: float = Field(default=1.05, gt=1, le=10, description="Factor at +1 standard deviation.")
+
+
+class Card(_Part):
+    """A fit: its channels, processes, data and systematics."""
+
+    channels: tuple[Channel, ...] = Field(default=(Channel(),), min_length=1, max_length=100)
+    processes: dict[Name, tuple[str, ...]] | None = Field(
+        default=None, description="Simulated data sets by process; default: the data sets' groups."
+    )
+    systematics: tuple[Name, ...] | None = Field(default=None, description="Variation groups; default: all.")
+    norms: tuple[Norm, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    floating: tuple[Name, ...] = Field(
+        default=(), description="Processes whose size is free: a parameter norm_<process>, 1 % at +1."
+    )
+    data: Annotated[str, Field(min_length=1, max_length=200)] = Field(
+        default="observed",
+        description="`observed`; `prediction`; or the name of a variation, for pseudo-data made with it.",
+    )
+    luminosity: float | None = Field(default=None, gt=0, description="1/pb; default: that of the job.")
+    inflation: float = Field(
+        default=1.0, gt=0, le=100, description="Factor on the simulation's statistical uncertainty."
+    )
+    nonprompt: Nonprompt | None = Field(default=None, description="Estimate it from the data's sidebands.")
+    allow_partial: bool = Field(default=False, description="Take a snapshot that lacks events, too.")
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Card:
+        for kind, names in {
+            "channels": [channel.name for channel in self.channels],
+            "norms": [norm.name for norm in self.norms],
+            "floating": list(self.floating),
+        }.items():
+            twice = {name for name in names if names.count(name) > 1}
+            if twice:
+                raise ValueError(f"{kind} of the same name: {', '.join(sorted(twice))}")
+        return self
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Card:
+        """Return the card that a JSON document describes.
+
+        Raises
+        ------
+        RequestError
+            Code ``bad-card``, naming the field.
+        """
+        try:
+            return cls.model_validate(dict(document))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = "card" + "".join(f".{part}" for part in first["loc"])
+            raise RequestError(
+                f"The card is not valid: {first['msg']}.", code="bad-card", where=where
+            ) from None
