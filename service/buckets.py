@@ -17,12 +17,14 @@ from __future__ import annotations
 import errno
 import os
 import re
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -46,6 +48,8 @@ RETRY: RetryConfig = {
     "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
 }
 AT_ONCE = 8
+PARTS_AT_ONCE = 4
+"""Of a file; so many are in memory."""
 _MARK = "draft-"
 _NONCE = "binworks-nonce"
 _STATUS = re.compile(r"status code: (\d{3})")
@@ -183,6 +187,16 @@ class Bucket(Objects):
         path = _path(key)
         with self._answering("write", key):
             obstore.put(self._store, path, data, use_multipart=False)
+
+    def scratch(self, name: str) -> Path:
+        """Return a path in the folder for temporary files."""
+        return Path(tempfile.gettempdir()) / f"binworks-{os.getuid()}-{name}"
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Send a file in parts; it is seen when the last one is there."""
+        target = _path(key)
+        with path.open("rb") as file, self._answering("write", key):
+            obstore.put(self._store, target, file, chunk_size=BLOCK, max_concurrency=PARTS_AT_ONCE)
 
     def names(self, prefix: str) -> list[str]:
         """List with a delimiter."""

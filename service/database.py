@@ -170,6 +170,32 @@ pins = Table(
     Column("until", Float, nullable=False),
 )
 
+exports = Table(
+    "exports",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("job", ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("n", Integer, nullable=False),
+    Column("format", String(40), nullable=False),
+    Column("card", JSON, nullable=False),
+    Column("sources", JSON, nullable=False),
+    Column("state", String(20), nullable=False, index=True),
+    Column("created", Float, nullable=False),
+    Column("asked", Float, nullable=False),
+    Column("started", Float),
+    Column("finished", Float),
+    Column("not_before", Float, nullable=False, default=0.0),
+    Column("fence", BigInteger, nullable=False, default=0),
+    Column("crashes", Integer, nullable=False, default=0),
+    Column("failures", Integer, nullable=False, default=0),
+    Column("holder", String(200)),
+    Column("beat", Float),
+    Column("progress", Float, nullable=False, default=0.0),
+    Column("bytes", BigInteger),
+    Column("sha256", String(64)),
+    Column("error", JSON),
+)
+
 spent = Table(
     "spent",
     metadata,
@@ -201,7 +227,18 @@ tokens = Table(
     Column("scopes", JSON, nullable=False),
     Column("created", Float, nullable=False),
     Column("expires", Float, nullable=False),
+    Column("label", Prose),
+    Column("kind", String(10), nullable=False, default="token"),
+    Column("parent", String(64), index=True),
 )
+
+shares = Table(
+    "shares",
+    metadata,
+    Column("job", ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("reader", String(200), primary_key=True),
+)
+"""Who may read another owner's job; ``*`` is everybody."""
 
 lease = Table(
     "lease",

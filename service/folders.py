@@ -6,6 +6,7 @@ or nothing, and a crash leaves rubbish in ``tmp/`` only.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -99,6 +100,25 @@ class Folder(Objects):
             draft.write_bytes(data)
             target.parent.mkdir(parents=True, exist_ok=True)
             draft.replace(target)
+
+    def scratch(self, name: str) -> Path:
+        """Return a path in ``tmp/``."""
+        return self.path(f"{TMP}/{name}")
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Sync a file and rename it; one of another file system is copied first."""
+        target = self.path(key)
+        with self._aside(key) as draft:
+            try:
+                path.rename(draft)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                shutil.copyfile(path, draft)
+            _sync(draft)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            draft.rename(target)
+            _sync_folders(target.parent, self.root)
 
     def names(self, prefix: str) -> list[str]:
         """List a folder."""

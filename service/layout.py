@@ -47,3 +47,13 @@ def dataset(job_id: str, n: int, name: str) -> str:
 def manifest(job_id: str, n: int) -> str:
     """Return the document whose creation publishes a snapshot."""
     return f"jobs/{job_id}/m/{n}.json"
+
+
+def exports(job_id: str, export: str | None = None) -> str:
+    """Return the folder of the files that were made for fits, or those of one export."""
+    return f"jobs/{job_id}/x/{export}" if export else f"jobs/{job_id}/x"
+
+
+def export(job_id: str, export_id: str, fence: int) -> str:
+    """Return the file that one attempt at an export made."""
+    return f"{exports(job_id, export_id)}/{fence}"

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from binworks.tensors.errors import RequestError
@@ -140,6 +141,14 @@ class Objects(ABC):
     @abstractmethod
     def replace(self, key: str, data: bytes) -> None:
         """Put an object in the place of another; after a power cut it may be lost."""
+
+    @abstractmethod
+    def scratch(self, name: str) -> Path:
+        """Return a path, under which there need not be anything, for a large file that is to be put here."""
+
+    @abstractmethod
+    def put_file(self, key: str, path: Path) -> None:
+        """Put a file, which may be moved, under a key that nobody else writes; it is not held in memory."""
 
     @abstractmethod
     def names(self, prefix: str) -> list[str]:

@@ -68,6 +68,17 @@ class Settings(BaseModel):
         ge=0,
         description="Partials that no unfinished job needs stay so long after their last use, for later jobs.",
     )
+    keep_exports_days: float = Field(
+        default=7.0,
+        ge=0,
+        description="A file for a fit that nobody reads stays so long; it is made again on demand.",
+    )
+    max_exports: int = Field(
+        default=20, ge=1, description="Files for fits that are waiting or being made for one owner's jobs."
+    )
+    export_memory: int = Field(
+        default=4_000_000_000, ge=500_000_000, description="Bytes of memory that making such a file may take."
+    )
     gc_seconds: float = Field(default=600.0, gt=0, description="Between two collections of garbage.")
     lease_seconds: float = Field(default=10.0, gt=0, description="A driver silent for this long is replaced.")
     retries: int = Field(

@@ -173,6 +173,17 @@ class Store:
         text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
         return self.objects.create(key, text)
 
+    def scratch(self, name: str) -> Path:
+        """Return a path for a large file that is to be put here, on the same file system if that can be."""
+        return self.objects.scratch(name)
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Put a file, which may be moved, under a key that nobody else writes; it is never held in memory.
+
+        Readers see it whole or not at all.
+        """
+        self.objects.put_file(key, path)
+
     def cache(self, prefix: str) -> Cache:
         """Return a place below a key for bytes that can be made again."""
         return Cache(self.objects, prefix)
