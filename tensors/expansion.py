@@ -12,7 +12,8 @@ So a new covariance, another scaling or another choice of eigenvectors needs no 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from binworks.tensors.errors import unknown_name
 from binworks.tensors.histogram import Float64, Histogram
+from binworks.tensors.select import Select, slices
 
 Int64 = NDArray[np.int64]
 
@@ -171,6 +173,51 @@ class Expansion:
         shaped = out.reshape((len(rows), *cells.shape))
         return np.ascontiguousarray(np.moveaxis(shaped, [1 + i for i in front], [1 + a for a in axes]))
 
+    def selected(self, axes: Sequence[Any], select: Select) -> Expansion:
+        """Return the expansion for histograms that are cropped.
+
+        Parameters
+        ----------
+        axes : sequence of hist axes
+            Of the uncropped nominal histogram.
+        select : mapping
+            As `binworks.tensors.select.crop` takes it.
+        """
+        if not set(self.block_axes) & set(select):
+            return self
+        block = [next(axis for axis in axes if axis.name == name) for name in self.block_axes]
+        shape = [axis.extent for axis in block]
+        number = np.arange(int(np.prod(shape))).reshape(shape)
+        kept = number[slices(block, select)].ravel()
+        places = np.full(number.size, -1)
+        places[kept] = np.arange(len(kept))
+        stays = places[self.place] >= 0
+        left = {name: getattr(self, name)[stays] for name in ("variation", "column", "coefficient")}
+        return replace(
+            self,
+            block_axes=tuple(name for name in self.block_axes if not isinstance(select.get(name), int)),
+            place=places[self.place[stays]],
+            **left,
+        )
+
+    def touched(self, variation: str) -> Int64 | None:
+        """Return the places where a variation may differ from nominal, sorted; None: everywhere."""
+        row = self._rows([variation])[0]
+        if self.base[row] != 1.0 or not self.block_axes:
+            return None
+        order, starts = self._by_variation
+        return np.unique(self.place[order[starts[row] : starts[row + 1]]])
+
+    @cached_property
+    def _by_variation(self) -> tuple[Int64, Int64]:
+        """Return the order of the coefficients by variation, and where each begins."""
+        order = np.argsort(self.variation, kind="stable")
+        return order, np.searchsorted(self.variation[order], np.arange(len(self.variations) + 1))
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.variations)}
+
     def to_arrays(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the JSON part and the arrays; `from_arrays` reads them."""
         described = {
@@ -195,8 +242,7 @@ class Expansion:
         )
 
     def _rows(self, names: Sequence[str]) -> Int64:
-        index = {name: row for row, name in enumerate(self.variations)}
         for name in names:
-            if name not in index:
+            if name not in self._index:
                 raise unknown_name("variation", name, list(self.variations))
-        return np.array([index[name] for name in names], dtype=np.int64)
+        return np.array([self._index[name] for name in names], dtype=np.int64)

@@ -16,6 +16,7 @@ from binworks.tensors.accumulator import Accumulator
 from binworks.tensors.errors import RequestError
 from binworks.tensors.expansion import Expansion, Nuisance
 from binworks.tensors.histogram import Float64, Histogram
+from binworks.tensors.select import Select, crop
 
 SIGNAL_REGION: Mapping[str, int] = {"mt": 2, "relIso": 0}
 """mT above 40 GeV and relative isolation below 0.15: the 2880 bins of the W fit."""
@@ -95,15 +96,25 @@ class Tensor:
                 code="unknown-systematic",
                 hint=f"It has {', '.join(self.expansions) or 'none'}.",
             )
-        expansion = self.expansions[group]
-        count = len(expansion.variations if names is None else names)
+        count = len(self.expansions[group].variations if names is None else names)
         out = np.broadcast_to(self.nominal, (count, *self.nominal.shape)).copy()
-        for p, process in enumerate(self.processes):
-            if (process, expansion.block) in self.blocks:
-                nominal, compact = self.blocks[process, expansion.block]
-                # other data sets of the process, which the group leaves alone, stay as they are
-                out[:, p] += expansion.expand(nominal, compact, names) - nominal.values
+        for p in range(len(self.processes)):
+            change = self.change(group, p, names)
+            if change is not None:
+                out[:, p] += change
         return out
+
+    def change(self, group: str, process: int, names: Sequence[str] | None = None) -> Float64 | None:
+        r"""Return template minus nominal of one process, shape (variations, \*bins); None if it is left alone.
+
+        Data sets of the process that the group leaves alone stay as they are.
+        """
+        expansion = self.expansions[group]
+        held = self.blocks.get((self.processes[process], expansion.block))
+        if held is None:
+            return None
+        nominal, compact = held
+        return expansion.expand(nominal, compact, names) - nominal.values
 
     def shifts(self, group: str) -> Float64:
         r"""Return the effect of +1 of each nuisance of the group, shape (nuisances, processes, \*bins).
@@ -156,7 +167,7 @@ def assemble(
     contributions: Sequence[Contribution],
     expansions: Sequence[Expansion],
     *,
-    region: Mapping[str, int] = SIGNAL_REGION,
+    region: Select = SIGNAL_REGION,
     metadata: Mapping[str, Any] | None = None,
 ) -> Tensor:
     """Scale, crop and add the data sets into a tensor.
@@ -168,7 +179,7 @@ def assemble(
     expansions : sequence of Expansion
         Those of the job.
     region : mapping
-        Bin number by axis name; these axes disappear.
+        What is cut out of the sums, see `binworks.tensors.select`.
 
     Raises
     ------
@@ -179,7 +190,8 @@ def assemble(
     if not simulated:
         raise RequestError("A tensor needs at least one simulated data set.", code="no-simulation")
     processes = tuple(sorted({c.process for c in simulated}))
-    template = crop(simulated[0].accumulator.histograms["nominal"], region)
+    whole = simulated[0].accumulator.histograms["nominal"]
+    template = crop(whole, region)
     nominal = np.zeros((len(processes), *template.values.shape))
     variances = np.zeros_like(nominal)
     blocks: dict[tuple[str, str], tuple[Histogram, Histogram]] = {}
@@ -200,32 +212,10 @@ def assemble(
         nominal=nominal,
         variances=variances,
         data=np.sum(observed, axis=0) if observed else None,
-        expansions={expansion.group: expansion for expansion in expansions},
+        expansions={expansion.group: expansion.selected(whole.axes, region) for expansion in expansions},
         blocks=blocks,
         metadata=dict(metadata or {}),
     )
-
-
-def crop(histogram: Histogram, region: Mapping[str, int]) -> Histogram:
-    """Return the histogram in one bin of each axis of the region, without those axes.
-
-    Raises
-    ------
-    RequestError
-        If an axis or a bin does not exist.
-    """
-    names = [axis.name for axis in histogram.axes]
-    for name, number in region.items():
-        if name not in names:
-            raise RequestError(
-                f"There is no axis {name!r}.", code="unknown-axis", hint=f"The axes are {', '.join(names)}."
-            )
-        if not 0 <= number < histogram.axes[names.index(name)].extent:
-            raise RequestError(f"Axis {name!r} has no bin {number}.", code="unknown-bin")
-    key = tuple(region.get(name, slice(None)) for name in names)
-    axes = tuple(axis for axis in histogram.axes if axis.name not in region)
-    variances = None if histogram.variances is None else histogram.variances[key].copy()
-    return Histogram(axes, histogram.values[key].copy(), variances, dict(histogram.metadata))
 
 
 def _scaled(histogram: Histogram, scale: float) -> Histogram:

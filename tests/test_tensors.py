@@ -23,7 +23,8 @@ from binworks.tensors.groups import efficiency, mass, momentum_scale, pdf
 from binworks.tensors.groups.base import eigen_shifts, paired_nuisances, symmetrised_group
 from binworks.tensors.histogram import Histogram
 from binworks.tensors.kernels import clamped_bin, clip_ratio, delta_phi, regular_bin, variable_bin
-from binworks.tensors.tensor import Contribution, assemble, crop
+from binworks.tensors.select import crop
+from binworks.tensors.tensor import Contribution, assemble
 
 
 def random_w(seed: int, columns: int | None = None) -> Histogram:
