@@ -1,19 +1,24 @@
-"""Who is asking: bearer tokens with an owner, scopes and an end."""
+"""Who is asking: a bearer token, or the cookie of a session of the web page."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
+from urllib.parse import urlsplit
 
-from fastapi import Depends
+from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.types import Scope as Asked
 
-from binworks.api.context import Ctx
+from binworks.api.context import Context, Ctx
 from binworks.api.problems import ForbiddenError, UnauthorizedError
-from binworks.service import tokens
 from binworks.service.model import Scope
+from binworks.service.tokens import PREFIXES, Bearer, Role
+
+COOKIE = "binworks_session"
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+LONGEST_TOKEN = 8192
 
 _bearer = HTTPBearer(auto_error=False, description="`binworks up` left one in the file `token` of its home.")
 
@@ -27,35 +32,131 @@ class User:
     name : str
         Owner of the jobs that are submitted with it.
     sees : str or None
-        Whose jobs are there for this user; None for everybody's.
+        As whom he reads: his own jobs, and those shared with him; None for everybody's.
+    role : str
+        ``admin``; ``user`` may submit, ``fit`` only read.
+    scopes : frozenset of str
+        Of the token.
+    bearer : Bearer
+        The token, without its secret.
     """
 
     name: str
     sees: str | None
+    role: Role
+    scopes: frozenset[str]
+    bearer: Bearer
 
 
-def _requires(scope: Scope) -> Callable[..., User]:
-    def user(
-        context: Ctx, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+class Presented(NamedTuple):
+    """What a request shows to be let in; by cookie, it came without anybody's doing."""
+
+    token: str
+    by_cookie: bool
+
+
+def presented(asked: Asked) -> Presented | None:
+    """Return the token of a request; a header counts before a cookie.
+
+    Parameters
+    ----------
+    asked : dict
+        The scope of an ASGI connection.
+    """
+    cookies = None
+    for name, value in asked["headers"]:
+        if name == b"authorization":
+            kind, _, token = value.decode("latin-1").partition(" ")
+            if kind.lower() == "bearer" and token.strip():
+                return Presented(token.strip(), by_cookie=False)
+        elif name == b"cookie" and COOKIE.encode() in value:
+            cookies = value.decode("latin-1")
+    for cookie in (cookies or "").split(";"):
+        name, _, value = cookie.strip().partition("=")
+        if name == COOKIE and value:
+            return Presented(value.strip('"'), by_cookie=True)
+    return None
+
+
+async def admit(asked: Asked, context: Context, scope: Scope = "read") -> User:
+    """Return who sent a request, if he may do what the scope names.
+
+    Raises
+    ------
+    UnauthorizedError
+        Code ``no-token`` or ``bad-token``.
+    ForbiddenError
+        Code ``missing-scope``; ``cross-site`` if another site's page sent a session's cookie along.
+    """
+    shown = presented(asked)
+    if shown is None:
+        raise UnauthorizedError(
+            "The request has no token.",
+            code="no-token",
+            hint="Send `Authorization: Bearer TOKEN`; `binworks up` left one in its home's file `token`.",
+        )
+    if shown.by_cookie:
+        refuse_cross_site(asked)
+    bearer = await _bearer_of(shown, context)
+    if not bearer.may(scope):
+        has = ", ".join(sorted(bearer.scopes)) or "none"
+        raise ForbiddenError(
+            f"This needs a token with the scope {scope!r}; this one has {has}.", code="missing-scope"
+        )
+    sees = None if bearer.role == "admin" else bearer.owner
+    return User(bearer.owner, sees, bearer.role, bearer.scopes, bearer)
+
+
+async def _bearer_of(shown: Presented, context: Context) -> Bearer:
+    bearer = None
+    # a session's secret opens nothing as a header, nor a token as a cookie
+    if len(shown.token) <= LONGEST_TOKEN and shown.token.startswith(PREFIXES["session"]) == shown.by_cookie:
+        bearer = context.bearers.fresh(shown.token) or await context.bearers.find(shown.token)
+    if bearer is None:
+        raise UnauthorizedError("The token is not known here, or has expired.", code="bad-token")
+    return bearer
+
+
+def refuse_cross_site(asked: Asked) -> None:
+    """Refuse a request that changes something and that no page of ours has sent.
+
+    Raises
+    ------
+    ForbiddenError
+        Code ``cross-site``.
+    """
+    if asked.get("method", "GET") in SAFE and asked["type"] == "http":
+        return
+    headers = {name: value.decode("latin-1").strip() for name, value in asked["headers"]}
+    site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
+    ours = origin is not None and urlsplit(origin).netloc.lower() == headers.get(b"host", "").lower()
+    if site not in (None, "same-origin") or not (ours or (origin is None and site is not None)):
+        raise ForbiddenError(
+            "A session may change things from its own page only.",
+            code="cross-site",
+            hint="Programs send `Authorization: Bearer TOKEN` and no cookie.",
+        )
+
+
+def _requires(scope: Scope) -> Callable[..., Awaitable[User]]:
+    async def user(
+        request: Request,
+        context: Ctx,
+        _documented: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     ) -> User:
-        if credentials is None:
-            raise UnauthorizedError(
-                "The request has no token.",
-                code="no-token",
-                hint="Send `Authorization: Bearer TOKEN`; `binworks up` left one in its home's file `token`.",
-            )
-        bearer = tokens.check(context.database, credentials.credentials, now=time.time())
-        if bearer is None:
-            raise UnauthorizedError("The token is not known here, or has expired.", code="bad-token")
-        if not bearer.scopes & {scope, "admin"}:
-            has = ", ".join(sorted(bearer.scopes)) or "none"
-            raise ForbiddenError(
-                f"This needs a token with the scope {scope!r}; this one has {has}.", code="missing-scope"
-            )
-        return User(bearer.owner, None if "admin" in bearer.scopes else bearer.owner)
+        return await admit(request.scope, context, scope)
 
     return user
 
 
+async def _visitor(request: Request, context: Ctx) -> User | None:
+    try:
+        return await admit(request.scope, context)
+    except (UnauthorizedError, ForbiddenError):
+        return None
+
+
 Reader = Annotated[User, Depends(_requires("read"))]
 Submitter = Annotated[User, Depends(_requires("submit"))]
+Admin = Annotated[User, Depends(_requires("admin"))]
+Visitor = Annotated[User | None, Depends(_visitor)]

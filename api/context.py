@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from binworks.api.bearers import Bearers
 from binworks.service.database import Database
 from binworks.service.jobs import Jobs
 from binworks.service.pins import Pins
@@ -24,6 +25,7 @@ class Context:
     jobs: Jobs
     pins: Pins
     store: Store
+    bearers: Bearers
 
     @classmethod
     def open(cls, settings: Settings) -> Context:
@@ -31,10 +33,11 @@ class Context:
         database = Database(settings.database_url)
         database.create_tables()
         jobs = Jobs(database, limits=Limits.of(settings))
-        return cls(settings, database, jobs, Pins(database), Store.open(settings.store_url))
+        store = Store.open(settings.store_url)
+        return cls(settings, database, jobs, Pins(database), store, Bearers(database))
 
 
-def _context(request: Request) -> Context:
+async def _context(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
 
