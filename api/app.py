@@ -8,7 +8,18 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 import binworks
-from binworks.api import catalogue, events, expansions, health, histograms, jobs, problems, usage, zarrfiles
+from binworks.api import (
+    catalogue,
+    events,
+    expansions,
+    health,
+    histograms,
+    jobs,
+    problems,
+    sharing,
+    usage,
+    zarrfiles,
+)
 from binworks.api.context import Context
 from binworks.service.settings import Settings
 
@@ -29,7 +40,18 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="binworks", version=binworks.__version__, description=DESCRIPTION, lifespan=lifespan)
     routers = [
-        noun.router for noun in (health, catalogue, usage, jobs, events, histograms, expansions, zarrfiles)
+        noun.router
+        for noun in (
+            health,
+            catalogue,
+            usage,
+            jobs,
+            sharing,
+            events,
+            histograms,
+            expansions,
+            zarrfiles,
+        )
     ]
     for router in routers:
         app.include_router(router)

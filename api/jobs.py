@@ -106,7 +106,7 @@ def listed(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> JobPage:
     """List jobs, newest first."""
-    return context.jobs.list(owner=user.sees, state=state, cursor=cursor, limit=limit)
+    return context.jobs.list(viewer=user.sees, state=state, cursor=cursor, limit=limit)
 
 
 @router.get("/{job}", responses=responses(404))

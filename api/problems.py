@@ -83,6 +83,11 @@ _STATUS: tuple[tuple[type[BinworksError], HTTPStatus], ...] = (  # the first tha
 )
 _STATUS_OF_CODE = {
     "unknown-job": HTTPStatus.NOT_FOUND,
+    "unknown-token": HTTPStatus.NOT_FOUND,
+    "not-yours": HTTPStatus.FORBIDDEN,
+    "too-large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "too-many-requests": HTTPStatus.TOO_MANY_REQUESTS,
+    "wrong-host": HTTPStatus.MISDIRECTED_REQUEST,
     "too-many-jobs": HTTPStatus.TOO_MANY_REQUESTS,
     "too-many-units": HTTPStatus.TOO_MANY_REQUESTS,
     "too-much-stored": HTTPStatus.TOO_MANY_REQUESTS,

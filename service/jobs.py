@@ -18,7 +18,7 @@ from sqlalchemy import Select, and_, insert, or_, select, update
 from sqlalchemy.engine import Connection, Row
 
 from binworks.processors import registry
-from binworks.service import anew, completed, jobstate, quotas, views
+from binworks.service import access, anew, completed, jobstate, quotas, views
 from binworks.service.database import Database, generations, job_events, jobs, lease, units
 from binworks.service.model import (
     GenerationView,
@@ -129,33 +129,35 @@ class Jobs:
             row = completed.find(connection, resolved, owner)
             return None if row is None else self._view(connection, row)
 
-    def get(self, job: str, owner: str | None = None) -> JobView:
+    def get(self, job: str, viewer: str | None = None) -> JobView:
         """Return a job as it is now.
 
         Raises
         ------
         RequestError
-            Code ``unknown-job`` if there is none, or it is another owner's (``owner=None`` sees everybody's).
+            Code ``unknown-job`` if there is none that the viewer may read (None reads everybody's).
         """
         with self.database.read() as connection:
-            return self._view(connection, _row(connection, job, owner))
+            return self._view(connection, access.row(connection, job, viewer))
 
     def list(
         self,
         *,
+        viewer: str | None = None,
         owner: str | None = None,
         state: JobState | None = None,
         cursor: str | None = None,
         limit: int = 50,
     ) -> JobPage:
-        """Return a page of jobs, newest first.
+        """Return a page of jobs, newest first: those that a viewer may read, of one owner or of all.
 
         Raises
         ------
         RequestError
             Code ``bad-cursor``.
         """
-        query = select(jobs).order_by(jobs.c.created.desc(), jobs.c.id.desc()).limit(limit + 1)
+        query = select(jobs).where(access.visible(viewer))
+        query = query.order_by(jobs.c.created.desc(), jobs.c.id.desc()).limit(limit + 1)
         if owner is not None:
             query = query.where(jobs.c.owner == owner)
         if state is not None:
@@ -167,37 +169,37 @@ class Jobs:
             page = [self._view(connection, row) for row in rows[:limit]]
         return JobPage(jobs=page, next=_cursor(rows[limit - 1]) if len(rows) > limit else None)
 
-    def cancel(self, job: str, owner: str | None = None) -> JobView:
+    def cancel(self, job: str, viewer: str | None = None) -> JobView:
         """Ask for the end of a job; one that is finished, or about to be cancelled, stays as it is.
 
         Raises
         ------
         RequestError
-            Code ``unknown-job``.
+            Code ``unknown-job``; code ``not-yours`` if the viewer may only read it.
         """
         now = self.clock()
         with self.database.write() as connection:
-            row = _row(connection, job, owner)
+            row = access.owned(connection, job, viewer)
             state = JobState(row.state)
             if not state.finished and state != JobState.CANCELLING:
                 move(connection, row, JobState.CANCELLING, now, "asked for")
         return self.get(job)
 
-    def retry(self, job: str, owner: str | None = None) -> JobView:
+    def retry(self, job: str, viewer: str | None = None) -> JobView:
         """Take up a job again that failed, or whose result lacks events; an unfinished one stays as it is.
 
         Raises
         ------
         RequestError
-            Code ``unknown-job``.
+            Code ``unknown-job``; code ``not-yours`` if the viewer may only read it.
         ConflictError
             Code ``nothing-to-retry`` if its result is complete; ``cancelled``; ``code-differs`` if the
             processor's code has changed; or a limit of the owner's, as for a new job.
         """
         now = self.clock()
-        code = _code(self.get(job, owner).request.processor)
+        code = _code(self.get(job, viewer).request.processor)
         with self.database.write() as connection:
-            row = _row(connection, job, owner)
+            row = access.owned(connection, job, viewer)
             if JobState(row.state).finished:
                 anew.refuse(connection, row, code)
                 quotas.check(connection, row.owner, self.limits, now)
@@ -205,18 +207,18 @@ class Jobs:
                 move(connection, row, JobState.QUEUED, now, "to be tried again")
         return self.get(job)
 
-    def delete(self, job: str, owner: str | None = None) -> None:
+    def delete(self, job: str, viewer: str | None = None) -> None:
         """Take a finished job away with all its snapshots.
 
         Raises
         ------
         RequestError
-            Code ``unknown-job``.
+            Code ``unknown-job``; code ``not-yours`` if the viewer may only read it.
         ConflictError
             Code ``job-not-finished``.
         """
         with self.database.write() as connection:
-            anew.remove(connection, _row(connection, job, owner), self.clock())
+            anew.remove(connection, access.owned(connection, job, viewer), self.clock())
 
     def usage(self, owner: str) -> Usage:
         """Return what an owner uses and may use."""
@@ -306,15 +308,6 @@ def _code(processor: str) -> str | None:
         return registry.code_digest(processor)
     except RequestError:
         return None
-
-
-def _row(connection: Connection, job: str, owner: str | None) -> Row[Any]:
-    row = connection.execute(select(jobs).where(jobs.c.id == job)).one_or_none()
-    if row is None or (owner is not None and row.owner != owner):
-        raise RequestError(
-            "There is no such job.", code="unknown-job", where=job, hint="`binworks jobs` lists yours."
-        )
-    return row
 
 
 def _by_key(connection: Connection, owner: str, key: str | None) -> Row[Any] | None:

@@ -16,7 +16,7 @@ from sqlalchemy import and_, func, insert, select, update
 from sqlalchemy.engine import Connection, Row
 from sqlalchemy.exc import OperationalError
 
-from binworks.service import views
+from binworks.service import access, views
 from binworks.service.database import Database, generations, jobs, pins
 from binworks.service.model import GenerationView
 from binworks.tensors.errors import ConflictError, RequestError
@@ -47,35 +47,35 @@ class Pins:
         self._written: dict[tuple[str, int], float] = {}
         self._writing = threading.Lock()
 
-    def pin(self, job: str, n: int | None = None, owner: str | None = None) -> GenerationView:
+    def pin(self, job: str, n: int | None = None, viewer: str | None = None) -> GenerationView:
         """Return a snapshot, the latest by default; from now on it stays for an hour.
 
         Raises
         ------
         RequestError
-            Code ``unknown-job`` if there is none, or it is another owner's (``owner=None`` sees everybody's); code
+            Code ``unknown-job`` if there is none that the viewer may read (None reads everybody's); code
             ``unknown-generation`` if this snapshot was never published, or is superseded and removed.
         ConflictError
             Code ``no-snapshot`` if the job has none yet.
         """
         with self.database.read() as connection:
-            row = _published(connection, job, n, owner)
+            row = _published(connection, job, n, viewer)
         if self._is_fresh(job, row.n):
             return views.generation(row)
         with self._writing:  # who asks meanwhile must not read before the pin is there
             if self._is_fresh(job, row.n):
                 return views.generation(row)
             try:
-                return views.generation(self._write(job, n, owner))
+                return views.generation(self._write(job, n, viewer))
             except OperationalError as error:  # a database that cannot be written must not stop the readers
                 log.warning("snapshot %d is read without a pin: %s", row.n, error.orig, extra={"job": job})
                 self._written[job, row.n] = self.clock() - AGAIN_SECONDS + PATIENCE_SECONDS
                 return views.generation(row)
 
-    def _write(self, job: str, n: int | None, owner: str | None) -> Row[Any]:
+    def _write(self, job: str, n: int | None, viewer: str | None) -> Row[Any]:
         now = self.clock()
         with self.database.write() as connection:
-            row = _published(connection, job, n, owner)
+            row = _published(connection, job, n, viewer)
             place, until = (pins.c.job == job, pins.c.n == row.n), now + PIN_SECONDS
             if not connection.execute(update(pins).where(*place).values(until=until)).rowcount:
                 connection.execute(insert(pins).values(job=job, n=row.n, until=until))
@@ -88,17 +88,15 @@ class Pins:
         return then is not None and abs(self.clock() - then) < AGAIN_SECONDS
 
 
-def _published(connection: Connection, job: str, n: int | None, owner: str | None) -> Row[Any]:
+def _published(connection: Connection, job: str, n: int | None, viewer: str | None) -> Row[Any]:
     """Return the row of a published snapshot."""
     here = and_(generations.c.job == jobs.c.id, generations.c.published)
     wanted = here if n is None else and_(here, generations.c.n == n)
-    query = select(jobs.c.owner, generations).select_from(jobs.outerjoin(generations, wanted))
-    query = query.where(jobs.c.id == job).order_by(generations.c.n.desc()).limit(1)
+    query = select(generations).select_from(jobs.outerjoin(generations, wanted))
+    query = query.where(jobs.c.id == job, access.visible(viewer)).order_by(generations.c.n.desc()).limit(1)
     row = connection.execute(query).one_or_none()
-    if row is None or (owner is not None and row.owner != owner):
-        raise RequestError(
-            "There is no such job.", code="unknown-job", where=job, hint="`binworks jobs` lists yours."
-        )
+    if row is None:
+        raise access.unknown(job)
     if row.n is not None:
         return row
     newest = connection.execute(
