@@ -176,6 +176,7 @@ exports = Table(
     Column("id", String(40), primary_key=True),
     Column("job", ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("n", Integer, nullable=False),
+    Column("owner", String(200), nullable=False),
     Column("format", String(40), nullable=False),
     Column("card", JSON, nullable=False),
     Column("sources", JSON, nullable=False),

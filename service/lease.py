@@ -114,7 +114,7 @@ def acquire(connection: Connection, holder: str, now: float, seconds: float) -> 
         first = Lease(holder, 1, now + seconds)
         connection.execute(insert(database.lease).values(name=NAME, **asdict(first)))
         return first.fence
-    after = held.asked(holder, now, seconds, gone=_gone(held.holder))
+    after = held.asked(holder, now, seconds, gone=gone(held.holder))
     _write(connection, held, after)
     return after.fence if after.fence != held.fence else None
 
@@ -161,7 +161,7 @@ def _write(connection: Connection, before: Lease, after: Lease) -> None:
         connection.execute(update(table).where(table.c.name == NAME).values(**asdict(after)))
 
 
-def _gone(holder: str) -> bool:
+def gone(holder: str) -> bool:
     """Whether the holder was a process of this host that has ended: nobody needs to wait for its time then."""
     pid = holder.rpartition(":")[2]
     return (
