@@ -17,6 +17,7 @@ from binworks.api import (
     jobs,
     problems,
     sharing,
+    tokens,
     usage,
     zarrfiles,
 )
@@ -36,7 +37,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.context = Context.open(settings)
         yield
-        app.state.context.database.close()
+        await app.state.context.close()
 
     app = FastAPI(title="binworks", version=binworks.__version__, description=DESCRIPTION, lifespan=lifespan)
     routers = [
@@ -47,6 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
             usage,
             jobs,
             sharing,
+            tokens,
             events,
             histograms,
             expansions,

@@ -82,8 +82,15 @@ class Bearers:
             task.add_done_callback(lambda done: self._answered(token, done))
         return await asyncio.shield(task)
 
-    def forget(self) -> None:
-        """Look everything up again."""
+    async def revoke(self, token_id: str, owner: str | None) -> None:
+        """End a token by its id; here, it opens nothing from now on.
+
+        Raises
+        ------
+        RequestError
+            Code ``unknown-token``, also if it is another owner's (``owner=None`` ends everybody's).
+        """
+        await run_in_threadpool(tokens.revoke, self._database, token_id, owner=owner)
         self._known.clear()
 
     def _answered(self, token: str, done: asyncio.Task[Bearer | None]) -> None:

@@ -84,6 +84,7 @@ _STATUS: tuple[tuple[type[BinworksError], HTTPStatus], ...] = (  # the first tha
 _STATUS_OF_CODE = {
     "unknown-job": HTTPStatus.NOT_FOUND,
     "unknown-token": HTTPStatus.NOT_FOUND,
+    "too-many-tokens": HTTPStatus.TOO_MANY_REQUESTS,
     "not-yours": HTTPStatus.FORBIDDEN,
     "too-large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "too-many-requests": HTTPStatus.TOO_MANY_REQUESTS,

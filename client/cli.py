@@ -61,6 +61,9 @@ COMMANDS = {
         {"show": Command("binworks.corrections.show:command", "Check and draw a correction set.")},
     ),
     "up": Command("binworks.service.up:command", "Start a service on this machine.", _RUN),
+    "token": Command(
+        "binworks.service.token_command:command", "Make, list and end tokens of a service here.", _RUN
+    ),
     "fsck": Command(
         "binworks.service.fsck:command", "Check what is stored against the ledger; repair it.", _RUN
     ),

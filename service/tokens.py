@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.engine import Connection, Row
 
 from binworks.service.database import Database, tokens
 from binworks.service.model import Scope
-from binworks.tensors.errors import RequestError
+from binworks.tensors.errors import ConflictError, RequestError
 
 Kind = Literal["token", "session"]
 Role = Literal["user", "fit", "admin"]
@@ -37,6 +37,8 @@ YEAR_SECONDS = 365 * DAY_SECONDS
 KEPT_SECONDS = 30 * DAY_SECONDS
 """What has ended is listed for so long."""
 ID_LENGTH = 12
+MOST = 1000
+"""Tokens and sessions of one owner that were made with tokens."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,17 @@ def create(
         What it is for.
     parent : Bearer, optional
         Whose token it is made with; it ends with that one at the latest.
+
+    Raises
+    ------
+    ConflictError
+        Code ``too-many-tokens``, of those with a parent.
     """
     token = PREFIXES[kind] + secrets.token_urlsafe(32)
     with database.write() as connection:
         connection.execute(delete(tokens).where(tokens.c.expires < now - KEPT_SECONDS))
+        if parent is not None:
+            _check_number(connection, owner, now)
         connection.execute(
             insert(tokens).values(
                 hash=digest(token),
@@ -175,6 +184,17 @@ def token_id(token: str) -> str:
 def digest(token: str) -> str:
     """Return what is kept of a token."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _check_number(connection: Connection, owner: str, now: float) -> None:
+    query = select(func.count()).select_from(tokens).where(tokens.c.owner == owner, tokens.c.expires > now)
+    if connection.execute(query).scalar_one() >= MOST:
+        raise ConflictError(
+            f"{owner} has {MOST} tokens and sessions already.",
+            code="too-many-tokens",
+            where=owner,
+            hint="Revoke those that nobody needs.",
+        )
 
 
 def _remove(connection: Connection, first: str) -> None:
