@@ -82,11 +82,13 @@ class Histogram:
 
     def uhi(self) -> dict[str, Any]:
         """Return the UHI schema v1 description; arrays are named ``values`` and ``variances`` relative to it."""
-        empty = hist.Hist(
-            *self.axes, storage=hist.storage.Weight() if self.variances is not None else hist.storage.Double()
-        )
-        described: dict[str, Any] = serialization.to_uhi(empty)
-        described["axes"] = [_plain(axis) for axis in described["axes"]]
+        storage = hist.storage.Double() if self.variances is None else hist.storage.Weight()
+        one = hist.axis.Integer(
+            0, 1, flow=False
+        )  # never all axes at once: the sums would be held a second time
+        described: dict[str, Any] = serialization.to_uhi(hist.Hist(one, storage=storage))
+        alone = (serialization.to_uhi(hist.Hist(axis, storage=storage))["axes"] for axis in self.axes)
+        described["axes"] = [_plain(axis) for (axis,) in alone]
         described["metadata"] = {**_plain(described.get("metadata") or {}), **self.metadata}
         described["storage"] = {"type": described["storage"]["type"], "values": "values"}
         if self.variances is not None:
@@ -98,15 +100,10 @@ class Histogram:
         cls, described: Mapping[str, Any], values: Float64, variances: Float64 | None = None
     ) -> Histogram:
         """Return the histogram that `uhi` described, with its arrays given."""
-        storage = {"type": described["storage"]["type"], "values": values}
-        if variances is not None:
-            storage["variances"] = variances
-        plain = {
-            **described,
-            "axes": [_infinite_edges(axis) for axis in described["axes"]],
-            "storage": storage,
-        }
-        axes = tuple(hist.Hist(serialization.from_uhi(plain)).axes)
+        axes = axes_of(described)
+        extents = tuple(axis.extent for axis in axes)
+        if np.shape(values) != extents:
+            raise ValueError(f"the sums have the shape {np.shape(values)}, the axes {extents}")
         return cls(axes, values, variances, dict(described.get("metadata") or {}))
 
     def copy(self) -> Histogram:
@@ -140,6 +137,27 @@ class Histogram:
         if out.variances is not None:
             out.variances[places] = self.variances
         return out
+
+
+def axes_of(described: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the axes that a UHI description has; the sums need not be there."""
+    return tuple(map(_axis_of, described["axes"]))
+
+
+def _axis_of(described: Mapping[str, Any]) -> Any:
+    empty = {"type": "double", "values": np.zeros(_extent(described))}
+    alone = {"uhi_schema": 1, "axes": [_infinite_edges(described)], "storage": empty, "metadata": {}}
+    return hist.Hist(serialization.from_uhi(alone)).axes[0]
+
+
+def _extent(described: Mapping[str, Any]) -> int:
+    """Return the number of bins of an axis, flow bins included."""
+    if described["type"] == "boolean":
+        return 2
+    if described["type"].startswith("category"):
+        return len(described["categories"]) + bool(described["flow"])
+    flow = bool(described["overflow"]) + bool(described["underflow"])
+    return flow + (described["bins"] if described["type"] == "regular" else len(described["edges"]) - 1)
 
 
 _CATEGORIES = (hist.axis.StrCategory, hist.axis.IntCategory)
