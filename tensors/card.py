@@ -60,6 +60,9 @@ class Norm(_Part):
     size: float = Field(gt=0, le=100, description="Factor at +1 standard deviation: 1.012 is 1.2 %.")
     groups: tuple[Name, ...] = Field(default=(), description="For impacts; default: its own name.")
     optional: bool = Field(default=False, description="Leave it out where no process has such a name.")
+    subtracted: bool = Field(
+        default=True, description="Whether what is subtracted for the nonprompt estimate changes, too."
+    )
 
 
 class Rule(_Part):
@@ -87,6 +90,16 @@ class Nonprompt(_Part):
     )
     closure: float = Field(default=0.85, gt=0, le=10, description="Factor on the estimate.")
     norm: float = Field(default=1.05, gt=1, le=10, description="Factor at +1 standard deviation.")
+    degree: int = Field(
+        default=3, ge=0, le=5, description="Of the polynomial in pT that smooths the logarithm of a region."
+    )
+    shape: float = Field(
+        default=0.1,
+        ge=0,
+        le=10,
+        description="Size of the two uncertainties of the shape, linear and quadratic: what is added to the logarithm "
+        "at the end of the pT range; 0: none.",
+    )
 
 
 class Card(_Part):

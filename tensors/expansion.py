@@ -183,19 +183,20 @@ class Expansion:
         select : mapping
             As `binworks.tensors.select.crop` takes it.
         """
-        if not set(self.block_axes) & set(select):
+        mine = {name: wanted for name, wanted in select.items() if name in self.block_axes}
+        if not mine:
             return self
         block = [next(axis for axis in axes if axis.name == name) for name in self.block_axes]
         shape = [axis.extent for axis in block]
         number = np.arange(int(np.prod(shape))).reshape(shape)
-        kept = number[slices(block, select)].ravel()
+        kept = number[slices(block, mine)].ravel()
         places = np.full(number.size, -1)
         places[kept] = np.arange(len(kept))
         stays = places[self.place] >= 0
         left = {name: getattr(self, name)[stays] for name in ("variation", "column", "coefficient")}
         return replace(
             self,
-            block_axes=tuple(name for name in self.block_axes if not isinstance(select.get(name), int)),
+            block_axes=tuple(name for name in self.block_axes if not isinstance(mine.get(name), int)),
             place=places[self.place[stays]],
             **left,
         )

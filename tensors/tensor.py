@@ -7,7 +7,7 @@ the full array of (nuisances x processes x bins) is never held.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -115,6 +115,17 @@ class Tensor:
             return None
         nominal, compact = held
         return expansion.expand(nominal, compact, names) - nominal.values
+
+    def without(self, process: str) -> Tensor:
+        """Return the tensor without one of its processes, if it has it."""
+        kept = [number for number, name in enumerate(self.processes) if name != process]
+        return replace(
+            self,
+            processes=tuple(self.processes[number] for number in kept),
+            nominal=self.nominal[kept],
+            variances=self.variances[kept],
+            blocks={key: held for key, held in self.blocks.items() if key[0] != process},
+        )
 
     def shifts(self, group: str) -> Float64:
         r"""Return the effect of +1 of each nuisance of the group, shape (nuisances, processes, \*bins).

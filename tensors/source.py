@@ -1,0 +1,169 @@
+"""Where the sums of a fit come from, and what makes them a tensor: names, selections, normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from binworks.tensors.accumulator import Accumulator
+from binworks.tensors.card import Card, Channel
+from binworks.tensors.errors import ConflictError, RequestError, unknown_name
+from binworks.tensors.expansion import Expansion
+from binworks.tensors.histogram import Histogram
+from binworks.tensors.incomplete import mark
+from binworks.tensors.select import Select
+from binworks.tensors.tensor import SIGNAL_REGION, Contribution, Tensor, assemble
+
+NOMINAL = "nominal"
+
+
+class Source(Protocol):
+    """One snapshot of a job, read in part: over REST by the client, from the store by the service."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Job, generation, luminosity, complete, fraction, missing."""
+
+    @property
+    def datasets(self) -> Mapping[str, Mapping[str, Any]]:
+        """By name: kind, group, cross_section, counts, histograms (their names)."""
+
+    def axes(self, dataset: str, histogram: str) -> tuple[Any, ...]:
+        """Return the axes of stored sums."""
+
+    def sums(self, dataset: str, histogram: str, select: Select) -> Histogram:
+        """Return the selected part of stored sums."""
+
+    def expansions(self) -> Sequence[Expansion]:
+        """Return how the compact blocks expand into named variations."""
+
+
+def check_complete(source: Source, card: Card) -> None:
+    """Refuse a snapshot that lacks events.
+
+    Raises
+    ------
+    ConflictError
+        Code ``incomplete``.
+    """
+    if source.facts["complete"] or card.allow_partial:
+        return
+    raise ConflictError(
+        f"The snapshot lacks events ({mark(source.facts)}).",
+        code="incomplete",
+        where=f"job {source.facts['job']}",
+        hint="Wait for the end of the job, or retry it; or say allow_partial in the card.",
+    )
+
+
+def read_tensor(card: Card, channel: Channel, source: Source, region: Select | None = None) -> Tensor:
+    """Return the sums of a channel: scaled, cut and added to processes.
+
+    Parameters
+    ----------
+    card : Card
+    channel : Channel
+    source : Source
+    region : mapping, optional
+        Instead of the channel's selection.
+
+    Raises
+    ------
+    RequestError
+        For a data set, axis or bin that does not exist, and where a cross section or luminosity is missing.
+    """
+    groups = _processes(card, channel, source)
+    luminosity = card.luminosity or source.facts["luminosity"]
+    select = selection(channel, source) if region is None else region
+    expansions = _expansions(card, channel, source)
+    blocks = {expansion.block for expansion in expansions}
+    contributions = [
+        Contribution(
+            process,
+            normalisation(name, source.datasets[name], luminosity),
+            _cut_sums(source, name, channel.histogram, blocks, select),
+            is_data=source.datasets[name]["kind"] == "data",
+        )
+        for name, process in groups.items()
+    ]
+    axes = _axes(channel, source)
+    cut = [expansion.selected(axes, select) for expansion in expansions]
+    return assemble(contributions, cut, region={}, metadata={**source.facts, "luminosity": luminosity})
+
+
+def selection(channel: Channel, source: Source) -> Select:
+    """Return what is cut out: what the channel says, or the signal region where the histogram has its axes."""
+    if channel.select is not None:
+        return channel.select
+    names = {axis.name for axis in _axes(channel, source)}
+    return {name: number for name, number in SIGNAL_REGION.items() if name in names}
+
+
+def _axes(channel: Channel, source: Source) -> tuple[Any, ...]:
+    """Return the axes of a channel's sums before anything is cut; they are the same for all data sets."""
+    first = next(iter(channel.datasets or source.datasets))
+    _check_names(source, [first], channel.histogram)
+    return source.axes(first, channel.histogram)
+
+
+def _check_names(source: Source, datasets: Iterable[str], histogram: str) -> None:
+    for name in datasets:
+        if name not in source.datasets:
+            raise unknown_name("data set", name, list(source.datasets))
+        if histogram not in source.datasets[name]["histograms"]:
+            raise unknown_name("histogram", histogram, list(source.datasets[name]["histograms"]))
+
+
+def normalisation(name: str, entry: Mapping[str, Any], luminosity: float | None) -> float:
+    """Return the factor on a data set's sums: luminosity x cross section / sum of sign(genWeight); 1 for data.
+
+    Raises
+    ------
+    RequestError
+        Code ``no-luminosity``, ``no-cross-section`` or ``no-events``.
+    """
+    if entry["kind"] == "data":
+        return 1.0
+    generated = entry["counts"].get("sum_sign", 0)
+    if luminosity is None:
+        hint = "Submit the job with one, or give one here."
+        raise RequestError("No luminosity is known.", code="no-luminosity", hint=hint)
+    if entry["cross_section"] is None:
+        message = "The data set has no cross section, so it cannot be normalised."
+        raise RequestError(message, code="no-cross-section", where=name)
+    if generated <= 0:
+        message = f"The sum of the signs of the generator weights is {generated}."
+        raise RequestError(message, code="no-events", where=name)
+    return float(luminosity * entry["cross_section"] / generated)
+
+
+def _processes(card: Card, channel: Channel, source: Source) -> dict[str, str]:
+    """Return the process of each data set that is wanted; data come under their own names."""
+    known = source.datasets
+    wanted = list(known) if channel.datasets is None else list(channel.datasets)
+    named = {name: process for process, names in (card.processes or {}).items() for name in names}
+    _check_names(source, [*wanted, *named], channel.histogram)
+    data = {name: name for name in wanted if known[name]["kind"] == "data"}
+    if card.processes is None:
+        return {name: known[name]["group"] for name in wanted}
+    return {**{name: named[name] for name in wanted if name in named and name not in data}, **data}
+
+
+def _expansions(card: Card, channel: Channel, source: Source) -> list[Expansion]:
+    if channel.histogram != NOMINAL:
+        return []
+    found = {expansion.group: expansion for expansion in source.expansions()}
+    if card.systematics is None:
+        return list(found.values())
+    for name in card.systematics:
+        if name not in found:
+            raise unknown_name("systematic", name, list(found))
+    return [found[name] for name in card.systematics]
+
+
+def _cut_sums(source: Source, dataset: str, histogram: str, blocks: set[str], select: Select) -> Accumulator:
+    entry = source.datasets[dataset]
+    sums = {NOMINAL: source.sums(dataset, histogram, select)}
+    held = blocks & set(entry["histograms"]) if entry["kind"] != "data" else set()
+    sums |= {name: source.sums(dataset, name, select) for name in sorted(held)}
+    return Accumulator(sums, dict(entry["counts"]))
