@@ -8,6 +8,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from binworks.api.bearers import Bearers
+from binworks.api.cached import Changes, Shelf, Views
+from binworks.api.feed import Feed
 from binworks.service.database import Database
 from binworks.service.jobs import Jobs
 from binworks.service.pins import Pins
@@ -26,6 +28,10 @@ class Context:
     pins: Pins
     store: Store
     bearers: Bearers
+    changes: Changes
+    views: Views
+    feed: Feed
+    shelf: Shelf
 
     @classmethod
     def open(cls, settings: Settings) -> Context:
@@ -34,7 +40,15 @@ class Context:
         database.create_tables()
         jobs = Jobs(database, limits=Limits.of(settings))
         store = Store.open(settings.store_url)
-        return cls(settings, database, jobs, Pins(database), store, Bearers(database))
+        bearers, changes = Bearers(database), Changes(database)
+        views, feed = Views(changes), Feed(jobs, changes)
+        return cls(settings, database, jobs, Pins(database), store, bearers, changes, views, feed, Shelf())
+
+    async def close(self) -> None:
+        """Give back what is open."""
+        await self.feed.close()
+        self.changes.close()
+        self.database.close()
 
 
 async def _context(request: Request) -> Context:

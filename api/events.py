@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, cast
 
 from fastapi import APIRouter, Header
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
+from starlette.types import Send
 
-from binworks.api.auth import Reader
-from binworks.api.context import Ctx
-from binworks.api.jobs import JobId
+from binworks.api import feed
+from binworks.api.auth import Reader, User
+from binworks.api.context import Context, Ctx
+from binworks.api.jobs import JobId, viewed
 from binworks.api.problems import responses
-from binworks.service.jobs import Jobs
 from binworks.service.model import JobEvent, JobState
 from binworks.service.views import NO_DRIVER
 from binworks.tensors.errors import RequestError
 
-POLL = 0.25
-HEARTBEAT = 5.0
-PAGE = 500
+STUCK_SECONDS = 60.0
+"""A reader who takes nothing for so long is left; he may come back and resume."""
 MEDIA_TYPE = "text/event-stream"
 _EVENT = {
     "type": "object",
@@ -39,16 +39,37 @@ _EVENT = {
     },
 }
 router = APIRouter(prefix="/v1/jobs", tags=["events"], responses=responses(401, 403, 404, 422, 500, 503))
+log = logging.getLogger(__name__)
+
+
+class EventStream(StreamingResponse):
+    """A stream that ends when its reader takes nothing any more."""
+
+    media_type = MEDIA_TYPE
+
+    async def stream_response(self, send: Send) -> None:
+        """Send what there is, as long as it is taken."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        chunks = cast("AsyncGenerator[bytes]", self.body_iterator)
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                try:
+                    async with asyncio.timeout(STUCK_SECONDS):
+                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                except TimeoutError:  # the server closes the line, as the answer has no end
+                    log.info("a reader of events takes nothing any more")
+                    return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 @router.get(
     "/{job}/events",
-    response_class=StreamingResponse,
+    response_class=EventStream,
     responses={
         200: {"content": {MEDIA_TYPE: {"schema": _EVENT}}, "description": "Until the job is finished."}
     },
 )
-def events(
+async def events(
     job: JobId,
     context: Ctx,
     user: Reader,
@@ -56,54 +77,51 @@ def events(
         int,
         Header(ge=0, lt=2**63, description="Go on after the event of this id."),
     ] = 0,
-) -> StreamingResponse:
+) -> EventStream:
     """Follow a job; the stream ends after the event of its final state.
 
     A job that was retried has more than one such event; the stream goes on after all but the last. The data
     of each event is a JSON document (schema `JobEvent`). A comment every five seconds keeps the line open. A
-    `note` with the id of the event before it says that no driver is at work.
+    `note` with the id of the event before it says that no driver is at work. Whoever loses the line, or takes
+    nothing for a minute, goes on with `Last-Event-ID`; nothing is lost.
     """
-    view = context.jobs.get(job, user.sees)
+    view = await viewed(context, user, job)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    stream = _stream(context.jobs, job, last_event_id, finished=view.state.finished)
-    return StreamingResponse(stream, headers=headers, media_type=MEDIA_TYPE)
+    stream = _stream(context, user, job, last_event_id, finished=view.model.state.finished)
+    return EventStream(stream, headers=headers)
 
 
-async def _stream(jobs: Jobs, job: str, after: int, *, finished: bool) -> AsyncIterator[str]:
-    yield "retry: 1000\n\n"
-    spoken, note = time.monotonic(), ""
-    while True:
-        page = await run_in_threadpool(jobs.events, job, after, PAGE)
-        for event in page:
-            yield _message(event)
-            after, spoken, note = event.id, time.monotonic(), ""
-            if event.kind == "state":
-                finished = JobState(event.data["state"]).finished
-        if len(page) == PAGE:
-            continue
-        if finished:
-            return
-        if time.monotonic() - spoken > HEARTBEAT:
-            yield ": still here\n\n"
-            spoken, before = time.monotonic(), note
-            try:
-                note = await run_in_threadpool(_silence, jobs, job)
-            except RequestError:  # it was deleted meanwhile
+async def _stream(
+    context: Context, user: User, job: str, after: int, *, finished: bool
+) -> AsyncGenerator[bytes]:
+    yield b"retry: 1000\n\n"
+    note = ""
+    async with aclosing(context.feed.subscribe(job, after)) as told:
+        async for news in told:
+            if news.events:
+                yield b"".join(event.message for event in news.events)
+                after, note = news.events[-1].id, ""
+            for event in news.events:
+                if event.kind == "state":
+                    finished = JobState(event.data["state"]).finished
+            if finished and not news.more:
                 return
-            if note and note != before:
-                yield _noted(job, after, note)
-        await asyncio.sleep(POLL)
+            if not news.events:
+                yield b": still here\n\n"
+                try:
+                    before, note = note, await _silence(context, user, job)
+                except RequestError:  # it was deleted meanwhile, or is not shown to this user any more
+                    return
+                if note and note != before:
+                    yield _noted(job, after, note)
 
 
-def _silence(jobs: Jobs, job: str) -> str:
+async def _silence(context: Context, user: User, job: str) -> str:
     """Return why nobody tells anything: the one reason that nobody is there to write down; empty if it is not that."""
-    return NO_DRIVER if jobs.get(job).note == NO_DRIVER else ""
+    view = await viewed(context, user, job)
+    return NO_DRIVER if view.model.note == NO_DRIVER else ""
 
 
-def _noted(job: str, after: int, note: str) -> str:
+def _noted(job: str, after: int, note: str) -> bytes:
     """Return an event that is not in the diary; a reader resumes after the one before."""
-    return _message(JobEvent(id=after, job=job, kind="note", time=datetime.now(UTC), data={"note": note}))
-
-
-def _message(event: JobEvent) -> str:
-    return f"id: {event.id}\nevent: {event.kind}\ndata: {event.model_dump_json()}\n\n"
+    return feed.message(JobEvent(id=after, job=job, kind="note", time=datetime.now(UTC), data={"note": note}))

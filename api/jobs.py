@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import time
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Path, Query, Response
-from fastapi.concurrency import run_in_threadpool
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from binworks.api import examples
-from binworks.api.auth import Reader, Submitter
-from binworks.api.context import Ctx
+from binworks.api.auth import Reader, Submitter, User
+from binworks.api.cached import View, answer
+from binworks.api.context import Context, Ctx
 from binworks.api.problems import responses
 from binworks.service.model import JobPage, JobRequest, JobState, JobView, UnitState, UnitView
 from binworks.service.requests import resolve
 
 LONGEST_WAIT = 60.0
-POLL = 0.2
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", re.ASCII | re.IGNORECASE)
 
 JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,40}$", description="Id of the job.")]
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=responses(401, 403, 422, 500, 503))
 
-
 _LOCATION: dict[str, Any] = {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}}
+_NEXT: dict[str, Any] = {
+    "Link": {"description": 'The next page, `rel="next"`, if there is one.', "schema": {"type": "string"}}
+}
 
 
 class UnitPage(BaseModel):
@@ -97,41 +96,54 @@ def submit(
     return job
 
 
-@router.get("")
-def listed(
+@router.get("", response_model=JobPage, responses={200: {"headers": _NEXT}})
+async def listed(
     context: Ctx,
     user: Reader,
+    request: Request,
     state: JobState | None = None,
     cursor: Annotated[str | None, Query(max_length=200, description="`next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> JobPage:
+) -> Response:
     """List jobs, newest first."""
-    return context.jobs.list(viewer=user.sees, state=state, cursor=cursor, limit=limit)
+    view = await context.views.view(
+        ("jobs", user.sees, state, cursor, limit),
+        lambda: context.jobs.list(viewer=user.sees, state=state, cursor=cursor, limit=limit),
+    )
+    return answer(request, view, _next(request, cursor=view.model.next))
 
 
-@router.get("/{job}", responses=responses(404))
+@router.get("/{job}", response_model=JobView, responses=responses(404))
 async def status(
     job: JobId,
     context: Ctx,
     user: Reader,
-    response: Response,
+    request: Request,
     prefer: Annotated[
         str | None,
         Header(max_length=200, description="`wait=20`: answer when it is finished, or after 20 s."),
     ] = None,
-) -> JobView:
+) -> Response:
     """Return a job as it is now, or once it is finished."""
-    asked = _WAIT.search(prefer or "")
-    wait = min(float(asked.group(1)), LONGEST_WAIT) if asked else 0.0
-    if asked:
-        response.headers["Preference-Applied"] = f"wait={wait:.0f}"
-    until = time.monotonic() + wait
-    while True:
-        view = await run_in_threadpool(context.jobs.get, job, user.sees)
-        left = until - time.monotonic()
-        if view.state.finished or left <= 0:
-            return view
-        await asyncio.sleep(min(POLL, left))
+    asked = _WAIT.search(prefer) if prefer else None
+    if asked is None:
+        return answer(request, await viewed(context, user, job))
+    seconds = min(float(asked.group(1)), LONGEST_WAIT)
+    view = await context.feed.wait(
+        job, lambda: viewed(context, user, job), lambda view: view.model.state.finished, seconds
+    )
+    return answer(request, view, {"Preference-Applied": f"wait={seconds:.0f}"})
+
+
+async def viewed(context: Context, user: User, job: str) -> View[JobView]:
+    """Return a job as a user sees it now.
+
+    Raises
+    ------
+    RequestError
+        Code ``unknown-job``.
+    """
+    return await context.views.view(("job", job, user.sees), lambda: context.jobs.get(job, user.sees))
 
 
 @router.post("/{job}/cancel", status_code=202, responses=responses(404))
@@ -167,16 +179,30 @@ def delete(job: JobId, context: Ctx, user: Submitter) -> Response:
     return Response(status_code=204)
 
 
-@router.get("/{job}/units", responses=responses(404))
-def units(
+@router.get("/{job}/units", response_model=UnitPage, responses={200: {"headers": _NEXT}, **responses(404)})
+async def units(
     job: JobId,
     context: Ctx,
     user: Reader,
+    request: Request,
     state: UnitState | None = None,
     after: Annotated[int, Query(ge=-1, lt=2**31)] = -1,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-) -> UnitPage:
+) -> Response:
     """List units of work: what is done, what failed, where and why."""
-    context.jobs.get(job, user.sees)
-    found = context.jobs.units(job, state=state, after=after, limit=limit)
-    return UnitPage(units=found, next=found[-1].unit if len(found) == limit else None)
+
+    def page() -> UnitPage:
+        context.jobs.get(job, user.sees)
+        found = context.jobs.units(job, state=state, after=after, limit=limit)
+        return UnitPage(units=found, next=found[-1].unit if len(found) == limit else None)
+
+    view = await context.views.view(("units", job, user.sees, state, after, limit), page)
+    return answer(request, view, _next(request, after=view.model.next))
+
+
+def _next(request: Request, **place: object) -> dict[str, str]:
+    """Return the link to the next page, if there is one."""
+    if None in place.values():
+        return {}
+    following = request.url.include_query_params(**place)
+    return {"Link": f'<{following.path}?{following.query}>; rel="next"'}
