@@ -216,11 +216,12 @@ class Estimate:
         -------
         array, shape (n, eta, pt, charge), or (n, places, pt)
         """
-        if places is None:
-            return self.nominal * np.exp(self.respond(prompt - self.prompt))
-        chosen = np.asarray(places)
-        nominal = np.moveaxis(self.nominal, 2, 1).reshape(-1, len(self.basis))[chosen]
-        return nominal * np.exp(self.respond(prompt - _by_place(self.prompt[np.newaxis])[0, chosen], chosen))
+        nominal, before = self.nominal, self.prompt
+        if places is not None:
+            nominal = np.moveaxis(nominal, 2, 1).reshape(-1, len(self.basis))[np.asarray(places)]
+            before = _by_place(before[np.newaxis])[0, np.asarray(places)]
+        estimates: Float64 = nominal * np.exp(self.respond(prompt - before, places))
+        return estimates
 
 
 def _check(histogram: Histogram, settings: Settings) -> None:
