@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,12 +15,10 @@ from binworks.tensors.errors import RequestError, unknown_name
 from binworks.tensors.expansion import Expansion, Int64
 from binworks.tensors.fitinput import Effect, FitChannel, FitInput, Parameter
 from binworks.tensors.histogram import Float64, Histogram
+from binworks.tensors.nonprompt import Estimate
 from binworks.tensors.source import NOMINAL, Source, check_complete, read_tensor, selection
 from binworks.tensors.systematics import Line, effects, lines, ratio_logarithms, touched_cells, used_templates
 from binworks.tensors.tensor import SIGNAL_REGION, Tensor
-
-if TYPE_CHECKING:
-    from binworks.tensors.nonprompt import Estimate
 
 FLOATING_STEP = 1.01
 """A free normalisation changes its process by 1 % at +1."""
@@ -206,8 +204,6 @@ def _read(card: Card, channel: Channel, source: Source) -> _Part:
 
 def _estimate(card: Card, settings: Nonprompt, channel: Channel, source: Source) -> _Estimated:
     """Return the nonprompt background, from all six regions of the data and of the prompt simulation."""
-    from binworks.tensors.nonprompt import Estimate
-
     whole = read_tensor(card, channel, source, region={})
     if whole.data is None:
         raise RequestError("The nonprompt background is estimated from data; there are none.", code="no-data")

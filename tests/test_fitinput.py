@@ -13,7 +13,7 @@ from toy_w import toy_tensor
 
 from binworks.tensors.accumulator import Accumulator
 from binworks.tensors.axes import w_axes
-from binworks.tensors.card import Card
+from binworks.tensors.card import Card, Nonprompt
 from binworks.tensors.errors import BinworksError, ConflictError, RequestError
 from binworks.tensors.expansion import Expansion
 from binworks.tensors.fitbuild import fit_input, from_tensor
@@ -21,6 +21,7 @@ from binworks.tensors.fitinput import LOWEST, FitChannel, FitInput
 from binworks.tensors.groups import efficiency, mass
 from binworks.tensors.groups.base import VariationGroup, linear_group, symmetrised_group
 from binworks.tensors.histogram import Float64, Histogram
+from binworks.tensors.nonprompt import Estimate
 from binworks.tensors.select import Select, crop
 from binworks.tensors.tensor import SIGNAL_REGION, Contribution, assemble
 
@@ -277,6 +278,64 @@ def test_a_template_that_is_not_positive_is_a_thousandth_and_an_empty_cell_does_
     ups = np.concatenate([effect.up for effect in fit.channels[0].effects(1)])
     assert (ups[:, cell] == LOWEST).all()
     assert (ups[:, 0] == 0).all()
+
+
+@pytest.fixture(scope="module")
+def with_nonprompt(source: InMemory) -> InMemory:
+    """Return a source whose data hold prompt muons and others, as expected."""
+    scale = LUMINOSITY * 50 / 6000
+    prompt = sum(scale * source.sums_of[name].histograms["nominal"].values for name in ("W1", "W2", "Z"))
+    others = np.ones((48, 30, 2, 3, 2)) * 400 * np.exp(-np.arange(30) / 15)[:, None, None, None]
+    others[..., 0, :] *= 3
+    others[..., 1] *= 5
+    data = Accumulator({"nominal": Histogram(w_axes(), prompt + others, prompt + others)}, {"sum_sign": 0})
+    simulated = sums(5, ())
+    return InMemory({**source.sums_of, "data": data, "Nonprompt": simulated})
+
+
+def test_the_nonprompt_estimate_follows_every_change_of_what_is_subtracted(with_nonprompt: InMemory) -> None:
+    norms = [
+        {"name": "lumi", "processes": ["*"], "size": 1.012},
+        {"name": "Zxsec", "processes": ["Z"], "size": 1.02, "subtracted": False},
+    ]
+    fit = made(with_nonprompt, nonprompt={"closure": 1.0}, norms=norms)
+    (channel,) = fit.channels
+    assert channel.processes == ("W", "Z", "Nonprompt")
+    whole = assemble(
+        [
+            Contribution(
+                name.rstrip("12"),
+                LUMINOSITY * 50 / 6000 if name != "data" else 1,
+                accumulator,
+                is_data=name == "data",
+            )
+            for name, accumulator in with_nonprompt.sums_of.items()
+            if name != "Nonprompt"
+        ],
+        with_nonprompt.expansions(),
+        region={},
+    )
+    data = with_nonprompt.sums_of["data"].histograms["nominal"]
+    prompt = Histogram(whole.axes, whole.nominal.sum(axis=0), whole.variances.sum(axis=0))
+    estimate = Estimate.make(data, prompt, Nonprompt(closure=1.0))
+    np.testing.assert_array_equal(channel.nominal[2], estimate.nominal.ravel())
+    found = templates(fit, channel, 2, 1)
+    for group, expansion in whole.expansions.items():
+        for nuisance in expansion.nuisances:
+            total = whole.variations(group, [nuisance.up]).sum(axis=1)
+            expected = estimate.vary(total).ravel()
+            np.testing.assert_allclose(found[nuisance.name], expected, rtol=1e-10)
+    assert "lumi" in found
+    assert "Zxsec" not in found
+    assert len([name for name in found if name.startswith("nonprompt")]) == 387
+    assert not any(name.startswith("nonprompt") for name in templates(fit, channel, 0, 1))
+
+
+def test_nonprompt_is_refused_where_its_regions_are_not(with_nonprompt: InMemory) -> None:
+    for channels in ([{"select": {"mt": 1, "relIso": 0}}], [{"select": {}}]):
+        with pytest.raises(RequestError, match="signal region") as caught:
+            made(with_nonprompt, nonprompt={}, channels=channels)
+        assert caught.value.code == "bad-card"
 
 
 @pytest.mark.parametrize(
