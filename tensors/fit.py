@@ -23,11 +23,13 @@ from dataclasses import dataclass
 from math import erfc, exp, lgamma, log, sqrt
 from typing import Any
 
+import hist
 import numpy as np
 from numpy.typing import NDArray
 
 from binworks.tensors.errors import RequestError
-from binworks.tensors.fit_model import FLOATING, NORM, FitModel, Merge, build
+from binworks.tensors.fit_model import FLOATING, NORM, FitModel, Merge, build, model_of
+from binworks.tensors.fitinput import FitInput
 from binworks.tensors.histogram import Float64
 from binworks.tensors.tensor import Tensor
 
@@ -165,7 +167,25 @@ def fit_mass(
         ``no-convergence``.
     """
     merge = Merge(tensor.axes, rebin or {})
-    model = build(tensor, merge, data, floating)
+    return _fit(build(tensor, merge, data, floating), merge, rebin or {})
+
+
+def fit_linear(fit: FitInput) -> FitResult:
+    """Fit the parameter of interest of what the export formats write; the result's bins are flat, channel by channel.
+
+    All other parameters act linearly, each by half the difference of its templates; so what other programs find for
+    the same input can be compared with this.
+
+    Raises
+    ------
+    RequestError
+        ``no-interest`` if there is not exactly one such parameter; ``singular-fit``; ``no-convergence``.
+    """
+    model = model_of(fit)
+    return _fit(model, Merge([hist.axis.Integer(0, len(model.used), name="bin", flow=False)], {}), {})
+
+
+def _fit(model: FitModel, merge: Merge, rebin: Mapping[str, int]) -> FitResult:
     values, system, steps = _minimise(model)
     covariance, follows = system.covariance()
     point, nodes, pulls = system.point, model.spline.nodes, values[model.constrained]
@@ -181,7 +201,7 @@ def fit_mass(
         values=values,
         covariance=covariance,
         constrained=model.constrained,
-        rebin=dict(rebin or {}),
+        rebin=dict(rebin),
         data=merge.full(model.data, model.used),
         nominal=merge.full(model.nominal, model.used),
         prediction=merge.full(point.prediction, model.used),

@@ -12,11 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from binworks.tensors.errors import RequestError, unknown_name
+from binworks.tensors.fitinput import FitChannel, FitInput
 from binworks.tensors.histogram import Float64
 from binworks.tensors.spline import Spline
 from binworks.tensors.tensor import Tensor
 
 MASS_TEMPLATE = re.compile(r"massShiftW(\d+)MeV(Up|Down)?")
+MASS_STEPS = np.arange(-10.0, 11.0)
+MASS_STEP_MEV = 10.0
+"""What +1 of the free mass is."""
 FLOATING, NORM = "floating", "norm_"
 """Group, and start of the name, of a parameter that is the normalisation of a process."""
 
@@ -132,6 +136,63 @@ def build(tensor: Tensor, merge: Merge, data: Float64 | None, floating: Sequence
         data=observed[used],
         used=used,
     )
+
+
+def model_of(fit: FitInput) -> FitModel:
+    """Return the model of what the export formats write; see `binworks.tensors.fit.fit_linear`."""
+    interest = [number for number, parameter in enumerate(fit.parameters) if parameter.interest]
+    if len(interest) != 1:
+        names = ", ".join(fit.parameters[number].name for number in interest) or "none"
+        raise RequestError(
+            f"The fit needs one parameter of interest, the free mass; there are: {names}.", code="no-interest"
+        )
+    parts = [_channel_model(channel, len(fit.parameters), interest[0]) for channel in fit.channels]
+    templates, shifts, nominal, variances, data = (
+        np.concatenate(arrays, axis=-1) for arrays in zip(*parts, strict=True)
+    )
+    used = np.concatenate([channel.used for channel in fit.channels]) & (nominal > 0)
+    others = [parameter for parameter in fit.parameters if not parameter.interest]
+    mass = fit.parameters[interest[0]]
+    inflation = float(fit.metadata.get("inflation", 1.0))
+    return FitModel(
+        spline=Spline((MASS_STEP_MEV * MASS_STEPS).tolist()),
+        templates=templates[:, used],
+        names=(mass.name, *(p.name for p in others)),
+        groups=(mass.groups[0], *(p.groups[0] for p in others)),
+        constrained=np.array([False, *(p.constrained for p in others)]),
+        shifts=np.delete(shifts, interest[0], axis=0)[:, used],
+        nominal=nominal[used],
+        variances=inflation**2 * variances[used],
+        data=data[used],
+        used=used,
+    )
+
+
+def _channel_model(channel: FitChannel, parameters: int, interest: int) -> tuple[Float64, ...]:
+    """Return mass templates, shifts of all parameters, nominal, variances and data, summed over processes."""
+    bins = channel.data.size
+    templates, shifts = np.zeros((len(MASS_STEPS), bins)), np.zeros((parameters, bins))
+    for number, nominal in enumerate(channel.nominal):
+        varied = np.broadcast_to(nominal, templates.shape)
+        for effect in channel.effects(number):
+            where = slice(None) if effect.cells is None else effect.cells
+            mine = nominal[where]
+            down = -effect.up if effect.down is None else effect.down
+            rows = np.arange(bins)[where]
+            shifts[effect.parameters[:, np.newaxis], rows] += mine * (np.exp(effect.up) - np.exp(down)) / 2
+            if interest in effect.parameters:
+                varied = nominal.copy() * np.ones_like(templates)
+                row = int(np.flatnonzero(effect.parameters == interest)[0])
+                varied[:, where] = mine * np.exp(_log_at(effect.up[row], down[row]))
+        templates += varied
+    variances = channel.variances.sum(axis=0)
+    return templates, shifts, channel.nominal.sum(axis=0), variances, channel.data
+
+
+def _log_at(up: Float64, down: Float64) -> Float64:
+    """Return ln(template / nominal) at the steps of the mass: through up, nominal and down, a parabola."""
+    steps = MASS_STEPS[:, np.newaxis]
+    return steps * (up - down) / 2 + steps**2 * (up + down) / 2
 
 
 def mass_templates(tensor: Tensor) -> tuple[list[float], Float64]:

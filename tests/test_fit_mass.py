@@ -9,8 +9,9 @@ import pytest
 from toy_w import AXES, MASS_EXPANSION, SHIFTS, expected_data, mass_name, toy_tensor
 
 from binworks.tensors.errors import RequestError
-from binworks.tensors.fit import FitResult, chi2_probability, enough_events, fit_mass
+from binworks.tensors.fit import FitResult, chi2_probability, enough_events, fit_linear, fit_mass
 from binworks.tensors.fit_model import Merge, build
+from binworks.tensors.fitbuild import from_tensor
 from binworks.tensors.histogram import Float64
 from binworks.tensors.spline import Spline
 from binworks.tensors.tensor import Tensor
@@ -264,3 +265,16 @@ def test_the_spline_is_exact_at_nodes_for_cubics_and_a_parabola_beyond():
 def test_the_mass_expansion_of_the_toy_has_the_names_of_the_processor():
     assert len(MASS_EXPANSION.variations) == 21
     assert mass_name(-100) == "massShiftW100MeVDown"
+
+
+@pytest.mark.parametrize("shift", [-40.0, 0.0, 25.0])
+def test_the_fit_of_an_export_agrees_with_that_of_its_tensor(shift: float) -> None:
+    tensor = toy_tensor(3e6, shift=shift)
+    one, two = fit_mass(tensor), fit_linear(from_tensor(tensor))
+    assert two.mass_shift == pytest.approx(one.mass_shift, abs=0.01 * one.uncertainty)
+    assert two.uncertainty == pytest.approx(one.uncertainty, rel=0.01)
+    assert two.parameters == one.parameters
+    assert set(two.impacts) == set(one.impacts)
+    for group, impact in one.impacts.items():
+        assert two.impacts[group] == pytest.approx(impact, rel=0.03, abs=0.01 * one.uncertainty)
+    np.testing.assert_allclose(two.uncertainties, one.uncertainties, rtol=0.02)
