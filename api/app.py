@@ -6,22 +6,27 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 import binworks
 from binworks.api import (
     catalogue,
     events,
     expansions,
+    exports,
     health,
     histograms,
     jobs,
     problems,
+    sessions,
     sharing,
     tokens,
     usage,
     zarrfiles,
 )
 from binworks.api.context import Context
+from binworks.api.headers import SecureHeaders
+from binworks.api.limits import Limits
 from binworks.service.settings import Settings
 
 DESCRIPTION = """Submit a job, watch it run, pull its histograms.
@@ -30,16 +35,28 @@ Every error is a problem document (RFC 9457) with a stable `code`. Snapshots are
 `generation`, and the answer never changes."""
 
 
+class Guarded(FastAPI):
+    """The application behind what guards it: outermost, as an answer to a mistake of ours is guarded, too."""
+
+    settings: Settings
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return the application as requests meet it."""
+        return SecureHeaders(Limits(super().build_middleware_stack(), self.settings))
+
+
 def create_app(settings: Settings) -> FastAPI:
     """Return the application over the job database and the store that the settings name."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.context = Context.open(settings)
+        app.state.context.exporting.start()
         yield
         await app.state.context.close()
 
-    app = FastAPI(title="binworks", version=binworks.__version__, description=DESCRIPTION, lifespan=lifespan)
+    app = Guarded(title="binworks", version=binworks.__version__, description=DESCRIPTION, lifespan=lifespan)
+    app.settings = settings
     routers = [
         noun.router
         for noun in (
@@ -49,9 +66,11 @@ def create_app(settings: Settings) -> FastAPI:
             jobs,
             sharing,
             tokens,
+            sessions,
             events,
             histograms,
             expansions,
+            exports,
             zarrfiles,
         )
     ]

@@ -117,20 +117,28 @@ async def _bearer_of(shown: Presented, context: Context) -> Bearer:
     return bearer
 
 
-def refuse_cross_site(asked: Asked) -> None:
-    """Refuse a request that changes something and that no page of ours has sent.
+def refuse_cross_site(asked: Asked, *, page_only: bool = True) -> None:
+    """Refuse a request that changes something and that another site's page has sent.
+
+    Parameters
+    ----------
+    asked : dict
+        The scope of an ASGI connection.
+    page_only : bool
+        Whether to refuse what does not say which page sent it, too.
 
     Raises
     ------
     ForbiddenError
         Code ``cross-site``.
     """
-    if asked.get("method", "GET") in SAFE and asked["type"] == "http":
+    if asked["type"] == "http" and asked["method"] in SAFE:
         return
     headers = {name: value.decode("latin-1").strip() for name, value in asked["headers"]}
     site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
-    ours = origin is not None and urlsplit(origin).netloc.lower() == headers.get(b"host", "").lower()
-    if site not in (None, "same-origin") or not (ours or (origin is None and site is not None)):
+    silent = page_only and site is None and origin is None
+    foreign = origin is not None and urlsplit(origin).netloc.lower() != headers.get(b"host", "").lower()
+    if silent or foreign or site not in (None, "same-origin"):
         raise ForbiddenError(
             "A session may change things from its own page only.",
             code="cross-site",

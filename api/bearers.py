@@ -9,6 +9,7 @@ from typing import Protocol
 
 from fastapi.concurrency import run_in_threadpool
 
+from binworks.api.rates import Buckets
 from binworks.service import tokens
 from binworks.service.database import Database
 from binworks.service.tokens import PREFIXES, Bearer
@@ -17,6 +18,8 @@ FRESH_SECONDS = 1.0
 """So long a token goes on after it was revoked."""
 LARGEST = 10_000
 """Answers that are remembered."""
+WRONG_LOGINS = (0.2, 10)
+"""Wrong tokens that may be typed in at one address: each second, and at once."""
 
 
 class Issuer(Protocol):
@@ -52,6 +55,7 @@ class Bearers:
         self._database = database
         self._issuer = issuer
         self._clock = clock
+        self.wrong_logins = Buckets(*WRONG_LOGINS)
         self._known: dict[str, tuple[float, Bearer]] = {}
         self._asked: dict[str, asyncio.Task[Bearer | None]] = {}
 
@@ -97,6 +101,11 @@ class Bearers:
         del self._asked[token]
         if not done.cancelled():
             done.exception()  # all who asked may have gone
+
+    async def end(self, token: str) -> None:
+        """End a token by its secret."""
+        await run_in_threadpool(tokens.revoke_secret, self._database, token)
+        self._known.clear()
 
     async def _look_up(self, token: str) -> Bearer | None:
         begin = time.monotonic()

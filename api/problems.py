@@ -89,6 +89,8 @@ _STATUS_OF_CODE = {
     "too-large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "too-many-requests": HTTPStatus.TOO_MANY_REQUESTS,
     "wrong-host": HTTPStatus.MISDIRECTED_REQUEST,
+    "unknown-export": HTTPStatus.NOT_FOUND,
+    "too-many-exports": HTTPStatus.TOO_MANY_REQUESTS,
     "too-many-jobs": HTTPStatus.TOO_MANY_REQUESTS,
     "too-many-units": HTTPStatus.TOO_MANY_REQUESTS,
     "too-much-stored": HTTPStatus.TOO_MANY_REQUESTS,
@@ -99,6 +101,7 @@ _CODE_OF_STATUS = {
     HTTPStatus.NOT_FOUND: "not-found",
     HTTPStatus.METHOD_NOT_ALLOWED: "method-not-allowed",
     HTTPStatus.NOT_ACCEPTABLE: "not-acceptable",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too-large",
     HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "range-not-satisfiable",
 }
 _TREE = (ConflictError, RequestError, InputError, PayloadError, PhysicsError, TransientError, BinworksError)

@@ -7,6 +7,7 @@ with its home alone and reads them from there.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -48,6 +49,43 @@ class Settings(BaseModel):
     dashboard: str | None = Field(default=None, description="Address of the Dask dashboard, for people.")
     host: str = Field(default="127.0.0.1", description="Address on which the REST service listens.")
     port: int = Field(default=8080, ge=1, le=65535)
+    hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Names under which the REST service may be asked, without ports; default: those of the loopback "
+        "if it listens there, else any.",
+    )
+    max_body_bytes: int = Field(default=8_000_000, ge=1000, description="Largest body of a request.")
+    rate_per_second: float = Field(
+        default=5000.0,
+        gt=0,
+        description="Requests a second of one owner, in each API process; ten seconds' worth at once.",
+    )
+    rate_per_second_unknown: float = Field(
+        default=50.0,
+        gt=0,
+        description="Requests a second from one address without a token that was good lately; likewise.",
+    )
+    oidc_issuer: str | None = Field(
+        default=None, description="Address of an OpenID Connect issuer whose access tokens are accepted, too."
+    )
+    oidc_audience: str | None = Field(
+        default=None, description="The audience that they must be for; needed with `oidc_issuer`."
+    )
+    oidc_owner_claim: str = Field(
+        default="sub", description="Claim that names the owner; he is then called `oidc:` and its value."
+    )
+    oidc_owners: dict[str, str] = Field(
+        default_factory=dict, description="Values of that claim that stand for owners of this service."
+    )
+    oidc_roles_claim: str = Field(
+        default="roles", description="Claim that lists roles; dots lead into objects: `realm_access.roles`."
+    )
+    oidc_roles: dict[str, Literal["user", "fit", "admin"]] = Field(
+        default_factory=dict, description="What the values of that claim stand for: user, fit or admin."
+    )
+    oidc_role: Literal["user", "fit"] | None = Field(
+        default=None, description="Role of those who have none of these; none: they are not let in."
+    )
     unit_events: int = Field(
         default=10_000_000, ge=1, description="Events of a unit of work, roughly: 30 s of a core."
     )

@@ -259,7 +259,8 @@ from fastapi.testclient import TestClient
 from binworks.api.app import create_app
 from binworks.service.settings import Settings
 headers = {served.headers()}
-with TestClient(create_app(Settings.load(Path({str(served.made.settings.home)!r}))), headers=headers) as http:
+settings = Settings.load(Path({str(served.made.settings.home)!r}))
+with TestClient(create_app(settings), "http://127.0.0.1", headers=headers) as http:
     assert http.post("/v1/jobs", json={REQUEST}).status_code == 201
     for path in ("/v1/processors", "/v1/jobs", "/v1/jobs/{served.job}/histograms/Wplusmunu/nominal/preview.png"):
         assert http.get(path).status_code == 200
