@@ -9,8 +9,10 @@ from fastapi import Depends, Request
 
 from binworks.api.bearers import Bearers
 from binworks.api.cached import Changes, Shelf, Views
+from binworks.api.exporting import Exporting
 from binworks.api.feed import Feed
 from binworks.service.database import Database
+from binworks.service.exports import Exports
 from binworks.service.jobs import Jobs
 from binworks.service.pins import Pins
 from binworks.service.quotas import Limits
@@ -32,6 +34,8 @@ class Context:
     views: Views
     feed: Feed
     shelf: Shelf
+    exports: Exports
+    exporting: Exporting
 
     @classmethod
     def open(cls, settings: Settings) -> Context:
@@ -42,10 +46,25 @@ class Context:
         store = Store.open(settings.store_url)
         bearers, changes = Bearers(database), Changes(database)
         views, feed = Views(changes), Feed(jobs, changes)
-        return cls(settings, database, jobs, Pins(database), store, bearers, changes, views, feed, Shelf())
+        exports = Exports(database, limit=settings.max_exports)
+        return cls(
+            settings,
+            database,
+            jobs,
+            Pins(database),
+            store,
+            bearers,
+            changes,
+            views,
+            feed,
+            Shelf(),
+            exports,
+            Exporting(settings, exports),
+        )
 
     async def close(self) -> None:
         """Give back what is open."""
+        await self.exporting.close()
         await self.feed.close()
         self.changes.close()
         self.database.close()

@@ -31,12 +31,15 @@ from binworks.service.groups import GroupReader, GroupWriter, consolidated
 from binworks.service.objects import ROOT, Objects, Opened, absent, is_name
 from binworks.tensors.accumulator import Accumulator
 from binworks.tensors.errors import BinworksError, RequestError, TransientError
-from binworks.tensors.histogram import Histogram
+from binworks.tensors.histogram import Histogram, axes_of
+from binworks.tensors.select import Select, crop, cut_axes, slices
 
 AT_ONCE = 4
 """Arrays that are read or written at the same time: a bucket takes its time to answer."""
 INNER_BYTES = 600_000
 SHARD_BYTES = 64_000_000
+WHOLE_BYTES = 256_000_000
+"""Larger sums, of which a part is wanted, are not read whole; their digest is then not looked at."""
 
 _Pair = tuple[Any, NDArray[Any]]
 
@@ -306,6 +309,49 @@ class Store:
         _refuse_damaged(_digest_of_histogram(histogram), str(group.attrs["digest"]), key)
         return histogram
 
+    def axes(self, prefix: str, name: str) -> tuple[Any, ...]:
+        """Return the axes of one histogram of an accumulator.
+
+        Raises
+        ------
+        RequestError
+            Code ``no-such-key``.
+        TransientError
+            Code ``damaged``.
+        """
+        key = f"{prefix}/{name}"
+        group = self.group(key)
+        with _damage(key):
+            return axes_of(_described(group))
+
+    def read_part(self, prefix: str, name: str, select: Select) -> Histogram:
+        """Return a part of one histogram of an accumulator.
+
+        It is checked against the stored digest like `read_histogram`, unless it is so large that only the part is kept
+        in memory.
+
+        Raises
+        ------
+        RequestError
+            Code ``no-such-key``, ``unknown-axis`` or ``unknown-bin``.
+        TransientError
+            Code ``damaged``.
+        """
+        key = f"{prefix}/{name}"
+        group = self.group(key)
+        with _damage(key):
+            described = _described(group)
+            arrays: dict[str, Any] = {
+                kind: group[kind] for kind in ("values", "variances") if kind in described["storage"]
+            }
+            if sum(array.nbytes for array in arrays.values()) <= WHOLE_BYTES:
+                return crop(self.read_histogram(prefix, name), select)
+            axes = axes_of(described)
+            place = slices(axes, select)
+            sums = {kind: np.asarray(array[place]) for kind, array in arrays.items()}
+            metadata = dict(described.get("metadata") or {})
+            return Histogram(cut_axes(axes, select), sums["values"], sums.get("variances"), metadata)
+
     def group(self, prefix: str) -> zarr.Group:
         """Open a stored group for reading; its arrays are read piece by piece, as they are sliced.
 
@@ -542,6 +588,11 @@ def _read_accumulator(group: zarr.Group) -> tuple[Accumulator, str]:
 
 def _read_arrays(group: zarr.Group) -> dict[str, NDArray[Any]]:
     return {name: np.asarray(array[...]) for name, array in group.arrays()}
+
+
+def _described(group: zarr.Group) -> Mapping[str, Any]:
+    found: Any = group.attrs["uhi"]
+    return dict(found)
 
 
 def _read_histogram(group: Any) -> Histogram:

@@ -1,0 +1,110 @@
+"""The process that makes files for fits, started when something waits, and ended with the API."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+import time
+
+from sqlalchemy.exc import OperationalError
+
+from binworks.service.environment import WORKER
+from binworks.service.exports import Exports
+from binworks.service.settings import Settings
+
+POLL_SECONDS = 2.0
+"""What another API process left behind when it ended is seen this often."""
+GRACE_SECONDS = 5.0
+HEALTHY_SECONDS = 10.0
+LONGEST_PAUSE = 30.0
+
+log = logging.getLogger(__name__)
+
+
+class Exporting:
+    """Sees to it that what waits is made.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the service.
+    exports : Exports
+        Where it waits.
+    """
+
+    def __init__(self, settings: Settings, exports: Exports) -> None:
+        self._exports = exports
+        self._command = (sys.executable, "-m", "binworks.service.exporting", "--home", str(settings.home))
+        self._output = settings.logs / "exporting.out"
+        self._woken = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look, on the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.create_task(self._run(), name="exporting")
+
+    def wake(self) -> None:
+        """Look now; any thread may ask."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._woken.set)
+
+    async def close(self) -> None:
+        """End the process and stop looking."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        pause = 0.0
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), POLL_SECONDS)
+            self._woken.clear()
+            try:
+                waiting = await asyncio.to_thread(self._exports.waiting)
+            except OperationalError as error:
+                log.warning("nobody knows what is to be exported: %s", error.orig)
+                continue
+            if waiting:
+                begun = time.monotonic()
+                code = await self._child()
+                well = code == 0 or time.monotonic() - begun > HEALTHY_SECONDS
+                pause = 0.0 if well else min(2 * pause + 0.5, LONGEST_PAUSE)
+                if not well:
+                    log.error("the process that exports ended with %d; see %s", code, self._output.name)
+                await asyncio.sleep(pause)
+
+    async def _child(self) -> int:
+        """Run the process to its end; return its code."""
+        self._output.parent.mkdir(parents=True, exist_ok=True)
+        with self._output.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                "--parent",
+                str(os.getpid()),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **WORKER},
+            )
+        try:
+            return await process.wait()
+        finally:
+            if process.returncode is None:
+                await _end(process)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), GRACE_SECONDS)
+        except TimeoutError:
+            process.kill()
+            await process.wait()

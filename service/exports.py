@@ -1,0 +1,488 @@
+"""Files for fits: what was asked for, who makes it, what became of it.
+
+An export is named by all that decides its bytes: the snapshots, the card, the format and the code. So the same ask
+gives the same export. It is made by `binworks.service.exporting`, a process of its own, which claims it here; each
+claim has a new number, and who has an older one cannot write any more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from sqlalchemy import and_, delete, func, insert, or_, select, update
+from sqlalchemy.engine import Connection, Row
+
+from binworks.service import lease
+from binworks.service.database import Database, exports, jobs
+from binworks.service.model import Problem
+from binworks.service.views import when, when_or_none
+from binworks.tensors.card import Card
+from binworks.tensors.errors import BinworksError, ConflictError, RequestError, unknown_name
+from binworks.tensors.export import FORMATS, module
+
+STALE_SECONDS = 60.0
+"""Without a sign of life for so long, whoever makes an export counts as dead."""
+MOST_CRASHES = 3
+MOST_FAILURES = 3
+BACKOFF_SECONDS = 2.0
+READ_SECONDS = 3600.0
+"""That an export was read is written down this often."""
+_UNFINISHED = ("queued", "running")
+_FRESH: dict[str, Any] = {
+    "state": "queued",
+    "started": None,
+    "finished": None,
+    "not_before": 0.0,
+    "crashes": 0,
+    "failures": 0,
+    "progress": 0.0,
+    "error": None,
+}
+
+
+class ExportState(StrEnum):
+    """Where an export is in its life; from the last two only another ask leads back."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    READY = "ready"
+    FAILED = "failed"
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing will change any more by itself."""
+        return self in (ExportState.READY, ExportState.FAILED)
+
+
+class ExportRequest(BaseModel):
+    """What is asked for: a file for a fit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: str = Field(description="Of the file.", json_schema_extra={"enum": list(FORMATS)})
+    card: Card | None = Field(
+        default=None, description="Channels, processes, data and systematics; default: the processor's."
+    )
+    generation: int | None = Field(
+        default=None, ge=1, lt=2**31, description="Which snapshot; default: the latest."
+    )
+
+    @field_validator("format")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in FORMATS:
+            error = unknown_name("format", name, list(FORMATS))
+            raise RequestError(error.message, code=error.code, where="body.format", hint=error.hint)
+        return name
+
+
+class ExportView(BaseModel):
+    """An export as users see it."""
+
+    id: str
+    job: str
+    generation: int
+    format: str
+    state: ExportState
+    created: datetime
+    started: datetime | None = None
+    finished: datetime | None = None
+    progress: float = Field(description="Part of the work that is done.")
+    bytes: int | None = Field(default=None, description="Size of the file, once it is ready.")
+    sha256: str | None = Field(default=None, description="Of the file, once it is ready.")
+    file_name: str = Field(description="What a downloaded file may be called.")
+    media_type: str
+    error: Problem | None = Field(default=None, description="Why it failed; ask again to try again.")
+    card: Card
+
+
+class ExportPage(BaseModel):
+    """Some exports of a job, newest first, and where the next ones start."""
+
+    exports: list[ExportView]
+    next: str | None = Field(default=None, description="Cursor of the next page; none: this is the last.")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """An export, with all names looked up.
+
+    Parameters
+    ----------
+    job, n : str, int
+        The snapshot.
+    format : str
+        A key of `binworks.tensors.export.FORMATS`.
+    card : Card
+        Spelt out.
+    sources : mapping
+        Snapshots of the other jobs that the card names.
+    code : str
+        Digest of the code that makes it.
+    """
+
+    job: str
+    n: int
+    format: str
+    card: Card
+    sources: Mapping[str, int]
+    code: str
+
+    @property
+    def id(self) -> str:
+        """The same for the same ask."""
+        said = [
+            self.job,
+            self.n,
+            self.format,
+            self.card.model_dump(mode="json"),
+            dict(self.sources),
+            self.code,
+        ]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An export that somebody makes now.
+
+    Parameters
+    ----------
+    id, job, n, format, card, sources
+        As in `Ask`.
+    fence : int
+        Number of the claim.
+    """
+
+    id: str
+    job: str
+    n: int
+    format: str
+    card: Card
+    sources: Mapping[str, int]
+    fence: int
+
+
+class ClaimLostError(RuntimeError):
+    """The export was deleted, or another makes it by now."""
+
+
+class Exports:
+    """Repository of exports.
+
+    Parameters
+    ----------
+    database : Database
+        Where they are kept.
+    limit : int
+        How many one owner may have that are not finished.
+    clock : callable
+        Seconds since 1970.
+    """
+
+    def __init__(
+        self, database: Database, *, limit: int = 20, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.database = database
+        self.limit = limit
+        self.clock = clock
+
+    # what users do
+
+    def ask(self, ask: Ask, owner: str) -> tuple[ExportView, bool]:
+        """Return an export, and whether it is new; one that failed is tried again.
+
+        Raises
+        ------
+        RequestError
+            Code ``unknown-job`` if the job was deleted meanwhile.
+        ConflictError
+            Code ``too-many-exports``.
+        """
+        now = self.clock()
+        with self.database.write() as connection:
+            row = connection.execute(select(exports).where(exports.c.id == ask.id)).one_or_none()
+            if row is None or row.state == ExportState.FAILED:
+                self._check(connection, ask.job, owner)
+            if row is None:
+                connection.execute(insert(exports).values(**_row(ask), owner=owner, created=now, asked=now))
+            else:
+                fresh = {**_FRESH, "owner": owner} if row.state == ExportState.FAILED else {}
+                connection.execute(update(exports).where(exports.c.id == ask.id).values(asked=now, **fresh))
+            found = connection.execute(select(exports).where(exports.c.id == ask.id)).one()
+        return view(found), row is None
+
+    def _check(self, connection: Connection, job: str, owner: str) -> None:
+        if connection.execute(select(jobs.c.id).where(jobs.c.id == job)).first() is None:
+            raise RequestError("There is no such job.", code="unknown-job", where=job)
+        mine = (exports.c.owner == owner, exports.c.state.in_(_UNFINISHED))
+        waiting = connection.execute(select(func.count()).select_from(exports).where(*mine)).scalar_one()
+        if waiting >= self.limit:
+            raise ConflictError(
+                f"{owner} has {waiting} exports that are waiting or being made; the limit is {self.limit}.",
+                code="too-many-exports",
+                where=owner,
+                hint="Wait for one, or delete one.",
+            )
+
+    def get(self, job: str, export: str) -> ExportView:
+        """Return an export of a job.
+
+        Raises
+        ------
+        RequestError
+            Code ``unknown-export``.
+        """
+        return view(self._found(job, export))
+
+    def file(self, job: str, export: str) -> tuple[ExportView, int]:
+        """Return an export that is ready and the number of its file; it counts as read.
+
+        Raises
+        ------
+        RequestError
+            Code ``unknown-export``.
+        ConflictError
+            Code ``export-not-ready`` or ``export-failed``.
+        """
+        row = self._found(job, export)
+        if row.state == ExportState.FAILED:
+            raise ConflictError(
+                row.error["message"],
+                code="export-failed",
+                where=export,
+                hint="Ask for it again to try again.",
+            )
+        if row.state != ExportState.READY:
+            hint = "Ask for the export itself with `Prefer: wait=60`."
+            raise ConflictError(
+                f"The export is {row.state}.", code="export-not-ready", where=export, hint=hint
+            )
+        if self.clock() - row.asked > READ_SECONDS:
+            with self.database.write() as connection:
+                connection.execute(update(exports).where(exports.c.id == export).values(asked=self.clock()))
+        return view(row), row.fence
+
+    def _found(self, job: str, export: str) -> Row[Any]:
+        query = select(exports).where(exports.c.id == export, exports.c.job == job)
+        with self.database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            raise RequestError(
+                "There is no such export.",
+                code="unknown-export",
+                where=export,
+                hint="One that nobody reads is removed after some days; ask for it again.",
+            )
+        return row
+
+    def list(self, job: str, *, cursor: str | None = None, limit: int = 50) -> ExportPage:
+        """Return a page of a job's exports, newest first.
+
+        Raises
+        ------
+        RequestError
+            Code ``bad-cursor``.
+        """
+        query = select(exports).where(exports.c.job == job)
+        query = query.order_by(exports.c.created.desc(), exports.c.id.desc()).limit(limit + 1)
+        with self.database.read() as connection:
+            if cursor is not None:
+                here = (exports.c.id == cursor, exports.c.job == job)
+                last = connection.execute(select(exports.c.created).where(*here)).scalar_one_or_none()
+                if last is None:
+                    message = "This cursor is not one of ours."
+                    raise RequestError(message, code="bad-cursor", where="cursor")
+                older = and_(exports.c.created == last, exports.c.id < cursor)
+                query = query.where(or_(exports.c.created < last, older))
+            rows = connection.execute(query).all()
+        page = [view(row) for row in rows[:limit]]
+        return ExportPage(exports=page, next=page[-1].id if len(rows) > limit else None)
+
+    def delete(self, job: str, export: str) -> None:
+        """Take an export away, whatever its state; its file is the caller's to remove.
+
+        Raises
+        ------
+        RequestError
+            Code ``unknown-export``.
+        """
+        self._found(job, export)
+        with self.database.write() as connection:
+            connection.execute(delete(exports).where(exports.c.id == export))
+
+    # who makes them
+
+    def waiting(self) -> bool:
+        """Whether there is something to do."""
+        now = self.clock()
+        with self.database.read() as connection:
+            queued = (exports.c.state == ExportState.QUEUED, exports.c.not_before <= now)
+            if connection.execute(select(exports.c.id).where(*queued).limit(1)).first() is not None:
+                return True
+            return any(self._is_abandoned(row, now) for row in _running(connection))
+
+    def claim(self, holder: str) -> Claim | None:
+        """Take the export that waits longest; None if none waits.
+
+        What others left when they died waits again first; after the third time it has failed.
+
+        Parameters
+        ----------
+        holder : str
+            From `binworks.service.lease.identity`.
+        """
+        now = self.clock()
+        with self.database.write() as connection:
+            for row in _running(connection):
+                if row.holder == holder or self._is_abandoned(row, now):
+                    connection.execute(update(exports).where(exports.c.id == row.id).values(_again(row, now)))
+            queued = (exports.c.state == ExportState.QUEUED, exports.c.not_before <= now)
+            query = select(exports).where(*queued).order_by(exports.c.created, exports.c.id).limit(1)
+            first = connection.execute(query).one_or_none()
+            if first is None:
+                return None
+            taken = {"state": ExportState.RUNNING, "started": now, "beat": now, "holder": holder}
+            connection.execute(
+                update(exports)
+                .where(exports.c.id == first.id)
+                .values(**taken, fence=first.fence + 1, progress=0.0)
+            )
+        card = Card.model_validate(first.card)
+        return Claim(first.id, first.job, first.n, first.format, card, first.sources, first.fence + 1)
+
+    def beat(self, claim: Claim, progress: float) -> None:
+        """Say that it goes on.
+
+        Raises
+        ------
+        ClaimLostError
+            If it does not belong to the asker any more.
+        """
+        self._settle(claim, {"beat": self.clock(), "progress": progress})
+
+    def finish(self, claim: Claim, nbytes: int, sha256: str) -> None:
+        """Say that the file is there.
+
+        Raises
+        ------
+        ClaimLostError
+            If it does not belong to the asker any more.
+        """
+        done = {"state": ExportState.READY, "finished": self.clock(), "progress": 1.0}
+        self._settle(claim, {**done, "bytes": nbytes, "sha256": sha256, "error": None, "holder": None})
+
+    def fail(self, claim: Claim, error: BinworksError, *, again: bool) -> None:
+        """Say why there is no file; it may be tried again a few times, with pauses.
+
+        Raises
+        ------
+        ClaimLostError
+            If it does not belong to the asker any more.
+        """
+        now = self.clock()
+        problem = Problem.of(error).model_dump(mode="json")
+        with self.database.write() as connection:
+            row = _held(connection, claim)
+            failures = row.failures + 1
+            values = {"error": problem, "failures": failures, "holder": None}
+            if again and failures < MOST_FAILURES:
+                pause = BACKOFF_SECONDS * 2**failures
+                values |= {"state": ExportState.QUEUED, "not_before": now + pause}
+            else:
+                values |= {"state": ExportState.FAILED, "finished": now}
+            connection.execute(update(exports).where(exports.c.id == claim.id).values(**values))
+
+    def release(self, claim: Claim) -> None:
+        """Give an export back that is not made: whoever makes them is to end.
+
+        Raises
+        ------
+        ClaimLostError
+            If it does not belong to the asker any more.
+        """
+        self._settle(claim, {"state": ExportState.QUEUED, "holder": None})
+
+    def unfinished(self) -> Sequence[tuple[str, int]]:
+        """Return the snapshots that are still to be read."""
+        query = select(exports.c.job, exports.c.n, exports.c.sources)
+        with self.database.read() as connection:
+            rows = connection.execute(query.where(exports.c.state.in_(_UNFINISHED))).all()
+        found = {(row.job, row.n) for row in rows}
+        return sorted(found | {(job, n) for row in rows for job, n in row.sources.items()})
+
+    def _settle(self, claim: Claim, values: Mapping[str, Any]) -> None:
+        with self.database.write() as connection:
+            _held(connection, claim)
+            connection.execute(update(exports).where(exports.c.id == claim.id).values(**values))
+
+    def _is_abandoned(self, row: Row[Any], now: float) -> bool:
+        return lease.gone(row.holder) or abs(now - row.beat) > STALE_SECONDS
+
+
+def view(row: Row[Any]) -> ExportView:
+    """Return an export as users see it."""
+    suffix, media_type = file_kind(row.format)
+    ready = row.state == ExportState.READY
+    return ExportView(
+        id=row.id,
+        job=row.job,
+        generation=row.n,
+        format=row.format,
+        state=ExportState(row.state),
+        created=when(row.created),
+        started=when_or_none(row.started),
+        finished=when_or_none(row.finished),
+        progress=row.progress,
+        bytes=row.bytes if ready else None,
+        sha256=row.sha256 if ready else None,
+        file_name=f"{row.job}-{row.n}-{row.format}{suffix}",
+        media_type=media_type,
+        error=None if row.error is None else Problem.model_validate(row.error),
+        card=Card.model_validate(row.card),
+    )
+
+
+def file_kind(name: str) -> tuple[str, str]:
+    """Return suffix and media type of the files of a format."""
+    found = module(name)
+    return str(found.SUFFIX), str(found.MEDIA_TYPE)
+
+
+def _row(ask: Ask) -> dict[str, Any]:
+    named = {"id": ask.id, "job": ask.job, "n": ask.n, "format": ask.format}
+    return {**named, "card": ask.card.model_dump(mode="json"), "sources": dict(ask.sources), **_FRESH}
+
+
+def _running(connection: Connection) -> Sequence[Row[Any]]:
+    return connection.execute(select(exports).where(exports.c.state == ExportState.RUNNING)).all()
+
+
+def _again(row: Row[Any], now: float) -> dict[str, Any]:
+    """Return what becomes of an export whose maker died."""
+    crashes = row.crashes + 1
+    if crashes < MOST_CRASHES:
+        return {"state": ExportState.QUEUED, "crashes": crashes, "holder": None}
+    problem = Problem(
+        code="export-crashed",
+        message=f"The process that makes the file died {crashes} times over it.",
+        where=row.id,
+        hint="Was it short of memory? See exporting.log and the setting export_memory.",
+    )
+    failed = {"state": ExportState.FAILED, "finished": now, "error": problem.model_dump(mode="json")}
+    return {**failed, "crashes": crashes, "holder": None}
+
+
+def _held(connection: Connection, claim: Claim) -> Row[Any]:
+    row = connection.execute(select(exports).where(exports.c.id == claim.id)).one_or_none()
+    if row is None or row.fence != claim.fence or row.state != ExportState.RUNNING:
+        raise ClaimLostError(f"Export {claim.id} was deleted, or another makes it.")
+    return row
