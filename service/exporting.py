@@ -47,7 +47,7 @@ READ, WRITTEN = 0.3, 0.97
 """Progress when all sums are read, and when the file is written."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("binworks.service.exporting")
 
 
 class Work:
