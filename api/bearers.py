@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from fastapi.concurrency import run_in_threadpool
 
+from binworks.api.problems import UnauthorizedError
 from binworks.api.rates import Buckets
 from binworks.service import tokens
 from binworks.service.database import Database
+from binworks.service.oidc import Oidc
 from binworks.service.tokens import PREFIXES, Bearer
+from binworks.tensors.errors import RequestError
 
 FRESH_SECONDS = 1.0
 """So long a token goes on after it was revoked."""
@@ -22,20 +24,6 @@ WRONG_LOGINS = (0.2, 10)
 """Wrong tokens that may be typed in at one address: each second, and at once."""
 
 
-class Issuer(Protocol):
-    """Somebody else who issues tokens."""
-
-    def check(self, token: str) -> Bearer | None:
-        """Return who holds a token; None if it is not one of his.
-
-        Raises
-        ------
-        UnauthorizedError
-            If it is one of his, and is not good.
-        """
-        ...
-
-
 class Bearers:
     """The tokens that were asked for lately.
 
@@ -43,14 +31,14 @@ class Bearers:
     ----------
     database : Database
         Where our own are kept.
-    issuer : Issuer, optional
+    issuer : Oidc, optional
         Of those that are not ours.
     clock : callable
         Seconds since 1970.
     """
 
     def __init__(
-        self, database: Database, issuer: Issuer | None = None, clock: Callable[[], float] = time.time
+        self, database: Database, issuer: Oidc | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         self._database = database
         self._issuer = issuer
@@ -76,6 +64,8 @@ class Bearers:
         ------
         UnauthorizedError
             If somebody else has issued it, and it is not good.
+        TransientError
+            If that cannot be known at the moment.
         """
         fresh = self.fresh(token)
         if fresh is not None:
@@ -121,5 +111,8 @@ class Bearers:
 
     def _check(self, token: str) -> Bearer | None:
         if self._issuer is not None and not token.startswith(tuple(PREFIXES.values())):
-            return self._issuer.check(token)
+            try:
+                return self._issuer.check(token)
+            except RequestError as error:
+                raise UnauthorizedError(error.message, code=error.code, hint=error.hint) from None
         return tokens.check(self._database, token, now=self._clock())

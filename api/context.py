@@ -14,6 +14,7 @@ from binworks.api.feed import Feed
 from binworks.service.database import Database
 from binworks.service.exports import Exports
 from binworks.service.jobs import Jobs
+from binworks.service.oidc import Oidc
 from binworks.service.pins import Pins
 from binworks.service.quotas import Limits
 from binworks.service.settings import Settings
@@ -44,7 +45,7 @@ class Context:
         database.create_tables()
         jobs = Jobs(database, limits=Limits.of(settings))
         store = Store.open(settings.store_url)
-        bearers, changes = Bearers(database), Changes(database)
+        bearers, changes = Bearers(database, Oidc.of(settings)), Changes(database)
         views, feed = Views(changes), Feed(jobs, changes)
         exports = Exports(database, limit=settings.max_exports)
         return cls(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import cast
 
 from starlette.exceptions import HTTPException
@@ -16,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from binworks.api import auth, problems
 from binworks.api.bearers import Bearers
 from binworks.api.rates import Buckets
+from binworks.service.addresses import is_loopback
 from binworks.service.settings import Settings
 from binworks.tensors.errors import BinworksError, ConflictError, RequestError
 
@@ -115,14 +115,6 @@ def hosts(settings: Settings) -> frozenset[str] | None:
     if settings.hosts:
         return frozenset(name.lower() for name in settings.hosts)
     return frozenset({*LOOPBACK, settings.host.lower()}) if is_loopback(settings.host) else None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a service at this address."""
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def address(scope: Scope) -> str:
