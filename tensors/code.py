@@ -8,8 +8,22 @@ from importlib.metadata import version
 from pathlib import Path
 
 NUMERICAL_ROOMS = ("tensors", "corrections", "processors")
-IDLE = ("corrections/plots", "corrections/show.py")
-"""Draw and list; no cell depends on them."""
+IDLE = (
+    "corrections/plots",
+    "corrections/show.py",
+    "processors/cards.py",
+    "tensors/card.py",
+    "tensors/export/",
+    "tensors/fit",
+    "tensors/nonprompt.py",
+    "tensors/select.py",
+    "tensors/smoothing.py",
+    "tensors/source.py",
+    "tensors/spline.py",
+    "tensors/systematics.py",
+    "tensors/tensor.py",
+)
+"""How the names of sources begin that draw, list, or come after the loop; no cell depends on them."""
 LIBRARIES = ("numpy", "numba", "awkward", "uproot", "correctionlib", "coffea", "boost-histogram")
 
 

@@ -15,8 +15,8 @@ from binworks.tensors.errors import RequestError, unknown_name
 from binworks.tensors.expansion import Expansion, Int64
 from binworks.tensors.fitinput import Effect, FitChannel, FitInput, Parameter
 from binworks.tensors.histogram import Float64, Histogram
-from binworks.tensors.nonprompt import Estimate
-from binworks.tensors.source import NOMINAL, Source, check_complete, read_tensor, selection
+from binworks.tensors.nonprompt import NAME, Estimate
+from binworks.tensors.source import NOMINAL, Source, check_complete, read_prompt, read_tensor, selection
 from binworks.tensors.systematics import Line, effects, lines, ratio_logarithms, touched_cells, used_templates
 from binworks.tensors.tensor import SIGNAL_REGION, Tensor
 
@@ -51,6 +51,7 @@ def fit_input(card: Card, sources: Mapping[str | None, Source]) -> FitInput:
         "complete": all(fact["complete"] for fact in facts),
         "luminosity": parts[0].tensor.metadata["luminosity"],
         "inflation": card.inflation,
+        "nonprompt_borrowed": [place for part in parts for place in part.borrowed],
         "card": card.model_dump(mode="json"),
     }
     return _combine(card, parts, metadata)
@@ -131,17 +132,16 @@ class _Simulated:
 class _Estimated:
     """The nonprompt background: as the prompt simulation changes, so does what is subtracted.
 
-    ``responses`` are (nominal, compact) blocks by name whose values are logarithms already.
+    ``subtracted`` has the events of each ``prompt`` process in all regions; ``responses`` are (nominal, compact) blocks
+    whose values are logarithms already.
     """
 
-    process: str
+    name: str
+    label: str
     estimate: Estimate
-    tensor: Tensor
+    prompt: tuple[str, ...]
+    subtracted: Float64
     responses: Mapping[str, tuple[Histogram, Histogram]]
-
-    @property
-    def name(self) -> str:
-        return self.process
 
     @property
     def nominal(self) -> Float64:
@@ -159,17 +159,15 @@ class _Estimated:
         return (expansion.expand(nominal, compact, names) - nominal.values).reshape(len(names), -1)
 
     def norm(self, norm: Norm) -> Effect | None:
-        matching = [
-            number for number, process in enumerate(self.tensor.processes) if _concerns(norm, process)
-        ]
+        matching = [number for number, process in enumerate(self.prompt) if _concerns(norm, process)]
         if not (norm.subtracted and matching):
             return None
-        prompt = self.tensor.nominal[matching].sum(axis=0)
+        prompt = self.subtracted[matching].sum(axis=0)
         up = self.estimate.respond(np.log(norm.size) * prompt[np.newaxis]).reshape(1, -1)
         return Effect(np.zeros(1, np.int64), None, up)
 
     def own(self) -> Iterator[tuple[Sequence[Parameter], Int64 | None, Float64]]:
-        for shift in self.estimate.shifts():
+        for shift in self.estimate.shifts(self.label):
             yield [Parameter(name, shift.groups) for name in shift.names], shift.cells, shift.logs
 
 
@@ -180,6 +178,7 @@ class _Part:
     channel: Channel
     tensor: Tensor
     processes: Sequence[_Process]
+    borrowed: tuple[str, ...] = ()
 
 
 def _read(card: Card, channel: Channel, source: Source) -> _Part:
@@ -198,32 +197,31 @@ def _read(card: Card, channel: Channel, source: Source) -> _Part:
                 where=f"card.channels.{channel.name}.select",
                 hint="Leave out `select`, or `nonprompt`.",
             )
-        processes.append(_estimate(card, settings, channel, source))
+        estimated = _estimate(card, settings, channel, source)
+        return _Part(channel, tensor, [*processes, estimated], estimated.estimate.borrowed)
     return _Part(channel, tensor, processes)
 
 
 def _estimate(card: Card, settings: Nonprompt, channel: Channel, source: Source) -> _Estimated:
     """Return the nonprompt background, from all six regions of the data and of the prompt simulation."""
-    whole = read_tensor(card, channel, source, region={})
-    if whole.data is None:
+    prompt = read_prompt(card, channel, source, settings.process)
+    if prompt.data is None:
         raise RequestError("The nonprompt background is estimated from data; there are none.", code="no-data")
-    prompt = whole.without(settings.process)
-    data = Histogram(prompt.axes, whole.data, whole.data)
+    data = Histogram(prompt.axes, prompt.data, prompt.data)
     simulated = Histogram(prompt.axes, prompt.nominal.sum(axis=0), prompt.variances.sum(axis=0))
     estimate = Estimate.make(data, simulated, settings)
-    responses = {}
-    for block in {expansion.block for expansion in prompt.expansions.values()}:
-        held = [part for (_, name), part in prompt.blocks.items() if name == block]
-        if held:
-            nominal = np.sum([part.values for part, _ in held], axis=0)
-            compact = np.moveaxis(np.sum([part.values for _, part in held], axis=0), -1, 0)
-            axes = (*estimate.axes, held[0][1].axes[-1])
-            answer = np.ascontiguousarray(np.moveaxis(estimate.respond(compact), 0, -1))
-            responses[block] = (
-                Histogram(estimate.axes, estimate.respond(nominal[np.newaxis])[0]),
-                Histogram(axes, answer),
-            )
-    return _Estimated(settings.process, estimate, prompt, responses)
+    label = NAME if len(card.channels) == 1 else f"{NAME}_{channel.name}"
+    responses = {block: _response(estimate, *held) for (_, block), held in prompt.blocks.items()}
+    return _Estimated(settings.process, label, estimate, prompt.processes, prompt.nominal, responses)
+
+
+def _response(estimate: Estimate, nominal: Histogram, compact: Histogram) -> tuple[Histogram, Histogram]:
+    """Return what the estimate's logarithm does when the simulation of a block is added, column by column."""
+    answer = estimate.respond(np.moveaxis(compact.values, -1, 0))
+    return (
+        Histogram(estimate.axes, estimate.respond(nominal.values[np.newaxis])[0]),
+        Histogram((*estimate.axes, compact.axes[-1]), np.ascontiguousarray(np.moveaxis(answer, 0, -1))),
+    )
 
 
 def _concerns(norm: Norm, process: str) -> bool:
@@ -310,12 +308,14 @@ def _present(card: Card, processes: set[str]) -> tuple[list[Norm], tuple[str, ..
     for name in card.floating:
         if name not in processes:
             raise unknown_name("process", name, sorted(processes))
+    # the size of the estimate is its own nuisance
+    simulated = sorted(processes - ({card.nonprompt.process} if card.nonprompt else set()))
     norms = []
     for norm in card.norms:
-        if any(_concerns(norm, process) for process in processes):
+        if any(_concerns(norm, process) for process in simulated):
             norms.append(norm)
         elif not norm.optional:
-            raise unknown_name("process", norm.processes[0], sorted(processes))
+            raise unknown_name("process", norm.processes[0], simulated)
     return norms, card.floating
 
 

@@ -56,28 +56,36 @@ def check_complete(source: Source, card: Card) -> None:
     )
 
 
-def read_tensor(card: Card, channel: Channel, source: Source, region: Select | None = None) -> Tensor:
+def read_tensor(card: Card, channel: Channel, source: Source) -> Tensor:
     """Return the sums of a channel: scaled, cut and added to processes.
-
-    Parameters
-    ----------
-    card : Card
-    channel : Channel
-    source : Source
-    region : mapping, optional
-        Instead of the channel's selection.
 
     Raises
     ------
     RequestError
         For a data set, axis or bin that does not exist, and where a cross section or luminosity is missing.
     """
+    return _assembled(card, channel, source, selection(channel, source))
+
+
+def read_prompt(card: Card, channel: Channel, source: Source, nonprompt: str) -> Tensor:
+    """Return the sums in all regions, without a simulated process ``nonprompt``; compact blocks of all together.
+
+    Raises
+    ------
+    RequestError
+        For a data set, axis or bin that does not exist, and where a cross section or luminosity is missing.
+    """
+    return _assembled(card, channel, source, {}, without=nonprompt)
+
+
+def _assembled(
+    card: Card, channel: Channel, source: Source, select: Select, without: str | None = None
+) -> Tensor:
     groups = _processes(card, channel, source)
     luminosity = card.luminosity or source.facts["luminosity"]
-    select = selection(channel, source) if region is None else region
     expansions = _expansions(card, channel, source)
     blocks = {expansion.block for expansion in expansions}
-    contributions = [
+    contributions = (
         Contribution(
             process,
             normalisation(name, source.datasets[name], luminosity),
@@ -85,10 +93,12 @@ def read_tensor(card: Card, channel: Channel, source: Source, region: Select | N
             is_data=source.datasets[name]["kind"] == "data",
         )
         for name, process in groups.items()
-    ]
+        if process != without
+    )
     axes = _axes(channel, source)
     cut = [expansion.selected(axes, select) for expansion in expansions]
-    return assemble(contributions, cut, region={}, metadata={**source.facts, "luminosity": luminosity})
+    facts = {**source.facts, "luminosity": luminosity}
+    return assemble(contributions, cut, region={}, metadata=facts, together=without is not None)
 
 
 def selection(channel: Channel, source: Source) -> Select:

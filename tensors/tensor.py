@@ -6,8 +6,8 @@ the full array of (nuisances x processes x bins) is never held.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ from binworks.tensors.select import Select, crop
 
 SIGNAL_REGION: Mapping[str, int] = {"mt": 2, "relIso": 0}
 """mT above 40 GeV and relative isolation below 0.15: the 2880 bins of the W fit."""
+
+ALL = ""
+"""Stands for the sum of all processes."""
 
 
 @dataclass(frozen=True)
@@ -116,17 +119,6 @@ class Tensor:
         nominal, compact = held
         return expansion.expand(nominal, compact, names) - nominal.values
 
-    def without(self, process: str) -> Tensor:
-        """Return the tensor without one of its processes, if it has it."""
-        kept = [number for number, name in enumerate(self.processes) if name != process]
-        return replace(
-            self,
-            processes=tuple(self.processes[number] for number in kept),
-            nominal=self.nominal[kept],
-            variances=self.variances[kept],
-            blocks={key: held for key, held in self.blocks.items() if key[0] != process},
-        )
-
     def shifts(self, group: str) -> Float64:
         r"""Return the effect of +1 of each nuisance of the group, shape (nuisances, processes, \*bins).
 
@@ -175,55 +167,65 @@ def _shifts(expansion: Expansion, templates: Float64, nominal: Float64) -> Float
 
 
 def assemble(
-    contributions: Sequence[Contribution],
+    contributions: Iterable[Contribution],
     expansions: Sequence[Expansion],
     *,
     region: Select = SIGNAL_REGION,
     metadata: Mapping[str, Any] | None = None,
+    together: bool = False,
 ) -> Tensor:
-    """Scale, crop and add the data sets into a tensor.
+    """Scale, crop and add the data sets into a tensor; they are taken one after the other.
 
     Parameters
     ----------
-    contributions : sequence of Contribution
+    contributions : iterable of Contribution
         At least one that is not data.
     expansions : sequence of Expansion
         Those of the job.
     region : mapping
         What is cut out of the sums, see `binworks.tensors.select`.
+    together : bool
+        Add the compact blocks of all processes, under the process `ALL`: who needs no more than their sum saves memory.
 
     Raises
     ------
     RequestError
         If there is no simulated data set, or if an axis of the region does not exist.
     """
-    simulated = [c for c in contributions if not c.is_data]
-    if not simulated:
-        raise RequestError("A tensor needs at least one simulated data set.", code="no-simulation")
-    processes = tuple(sorted({c.process for c in simulated}))
-    whole = simulated[0].accumulator.histograms["nominal"]
-    template = crop(whole, region)
-    nominal = np.zeros((len(processes), *template.values.shape))
-    variances = np.zeros_like(nominal)
+    names = dict.fromkeys(expansion.block for expansion in expansions)
+    sums: dict[str, Histogram] = {}
     blocks: dict[tuple[str, str], tuple[Histogram, Histogram]] = {}
-    for c in simulated:
-        row = processes.index(c.process)
-        mine = _scaled(crop(c.accumulator.histograms["nominal"], region), c.scale)
-        nominal[row] += mine.values
-        if mine.variances is not None:
-            variances[row] += mine.variances
-        for name in dict.fromkeys(expansion.block for expansion in expansions):
-            if name in c.accumulator.histograms:
-                compact = _scaled(crop(c.accumulator.histograms[name], region), c.scale)
-                _add_block(blocks, (c.process, name), mine, compact)
-    observed = [crop(c.accumulator.histograms["nominal"], region).values for c in contributions if c.is_data]
+    data: Float64 | None = None
+    axes: tuple[Any, ...] = ()
+    for c in contributions:
+        held = c.accumulator.histograms
+        axes = held["nominal"].axes
+        mine = _scaled(crop(held["nominal"], region), c.scale)
+        if c.is_data:
+            data = mine.values if data is None else data + mine.values
+            continue
+        for name in names:
+            if name in held:
+                compact = _scaled(crop(held[name], region), c.scale)
+                _add_block(blocks, (ALL if together else c.process, name), mine, compact)
+        if c.process in sums:
+            sums[c.process].add(mine, "nominal")
+        else:
+            sums[c.process] = mine
+    if not sums:
+        raise RequestError("A tensor needs at least one simulated data set.", code="no-simulation")
+    processes = tuple(sorted(sums))
+    empty = [
+        np.zeros_like(found.values) if found.variances is None else found.variances for found in sums.values()
+    ]
+    variances = dict(zip(sums, empty, strict=True))
     return Tensor(
-        axes=template.axes,
+        axes=sums[processes[0]].axes,
         processes=processes,
-        nominal=nominal,
-        variances=variances,
-        data=np.sum(observed, axis=0) if observed else None,
-        expansions={expansion.group: expansion.selected(whole.axes, region) for expansion in expansions},
+        nominal=np.stack([sums[process].values for process in processes]),
+        variances=np.stack([variances[process] for process in processes]),
+        data=data,
+        expansions={expansion.group: expansion.selected(axes, region) for expansion in expansions},
         blocks=blocks,
         metadata=dict(metadata or {}),
     )
