@@ -17,6 +17,7 @@ from binworks.api import (
     health,
     histograms,
     jobs,
+    pages,
     problems,
     sessions,
     sharing,
@@ -72,9 +73,11 @@ def create_app(settings: Settings) -> FastAPI:
             expansions,
             exports,
             zarrfiles,
+            pages,
         )
     ]
     for router in routers:
         app.include_router(router)
     problems.install(app, [*app.routes, *(route for router in routers for route in router.routes)])
+    pages.install(app)
     return app

@@ -130,6 +130,28 @@ def choice(snapshot: Snapshot, wish: Wish) -> Choice:
     )
 
 
+def checked(snapshot: Snapshot, wish: Wish) -> Choice:
+    """Return the same, and look whether the nuisance is there.
+
+    Raises
+    ------
+    NotFoundError
+        If something that was asked for is not there.
+    """
+    found = choice(snapshot, wish)
+    if wish.variation:
+        _nuisance(snapshot, wish.variation)
+    return found
+
+
+def describe(found: Choice) -> str:
+    """Return what a picture shows, for those who cannot see it."""
+    wish = found.wish
+    what = wish.show.partition(":")[2] or "All processes and data"
+    varied = f", and the effect of {wish.variation}" if wish.variation else ""
+    return f"{what}: {wish.histogram} along {dict(found.axes)[wish.axis]}, with the ratio to the prediction{varied}."
+
+
 def nuisances(snapshot: Snapshot) -> list[tuple[str, list[str]]]:
     """Return the names of the nuisances by group."""
     return [(e.group, [nuisance.name for nuisance in e.nuisances]) for e in _expansions(snapshot)]

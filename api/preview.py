@@ -279,7 +279,7 @@ def _points(
     axes: Axes, look: Look, sums: Float64, error: Float64, theme: Theme, label: str | None = None
 ) -> None:
     centres = (look.edges[1:] + look.edges[:-1]) / 2
-    dots = {"fmt": "o", "ms": 2.6, "lw": 0.8, "color": theme.ink}
+    dots: dict[str, Any] = {"fmt": "o", "ms": 2.6, "lw": 0.8, "color": theme.ink}
     axes.errorbar(centres, sums, error, label=label, zorder=5, **dots)
 
 
