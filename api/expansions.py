@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, RootModel
 
 from binworks.api import files, snapshots
 from binworks.api.auth import Reader
+from binworks.api.cached import answer
 from binworks.api.context import Ctx
 from binworks.api.jobs import JobId
 from binworks.api.problems import responses
@@ -46,11 +47,22 @@ class ExpansionView(BaseModel):
     )
 
 
-@router.get("/{job}/expansions")
-def listed(job: JobId, context: Ctx, user: Reader, generation: Generation = None) -> list[ExpansionView]:
+class Expansions(RootModel[list[ExpansionView]]):
+    """All variation groups of a job."""
+
+
+@router.get("/{job}/expansions", response_model=Expansions)
+async def listed(
+    job: JobId, context: Ctx, user: Reader, request: Request, generation: Generation = None
+) -> Response:
     """List the variation groups of a job with their variations and nuisances."""
-    snapshot = snapshots.pin(context, user, job, generation)
-    return [ExpansionView.model_validate(_described(snapshot.expansion(name))) for name in snapshot.groups()]
+    snapshot = await snapshots.pinned(context, user, job, generation)
+
+    def all_groups() -> Expansions:
+        described = [_described(snapshot.expansion(name)) for name in snapshot.groups()]
+        return Expansions([ExpansionView.model_validate(each) for each in described])
+
+    return answer(request, await context.views.view(("expansions", job, snapshot.n), all_groups))
 
 
 @router.get(

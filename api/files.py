@@ -12,6 +12,7 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 
+from binworks.api.heads import is_head
 from binworks.service.store import Store
 
 IMMUTABLE = "private, max-age=31536000, immutable"
@@ -53,13 +54,14 @@ def stored(request: Request, store: Store, key: str, within: str, etag: str) -> 
         headers = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": IMMUTABLE}
         if is_current(request, etag):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-        span = _span(request, etag, found.size) if request.method == "GET" else None
+        only_head = is_head(request)
+        span = None if only_head else _span(request, etag, found.size)
         start, stop = span or (0, found.size)
         status = HTTPStatus.PARTIAL_CONTENT if span else HTTPStatus.OK
         if span:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{found.size}"
         headers["Content-Length"] = str(stop - start)
-        if request.method == "HEAD":
+        if only_head:
             return Response(None, status, headers, MEDIA_TYPE)
         if stop - start <= AT_ONCE:
             return Response(found.read(start, stop), status, headers, MEDIA_TYPE)

@@ -10,17 +10,20 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import uhi.io.zip
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, Field
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, Field, StringConstraints
 from starlette.exceptions import HTTPException
 
 from binworks.api import files, preview, snapshots
 from binworks.api.auth import Reader
+from binworks.api.cached import answer
 from binworks.api.context import Ctx
 from binworks.api.jobs import JobId
 from binworks.api.problems import NotFoundError, responses
 from binworks.api.snapshots import Generation, Name, Snapshot
 from binworks.tensors import incomplete
 from binworks.tensors.archive import TimelessZip
+from binworks.tensors.errors import RequestError
 from binworks.tensors.histogram import Histogram
 
 JSON, NPY, ZIP = "application/json", "application/x-npy", "application/zip"
@@ -31,6 +34,17 @@ router = APIRouter(
     prefix="/v1/jobs", tags=["histograms"], responses=responses(401, 403, 404, 409, 422, 500, 503)
 )
 
+Selected = Annotated[
+    list[
+        Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.+-]{0,99}:[0-9]{1,9}(:[0-9]{1,9})?$")]
+    ]
+    | None,
+    Query(
+        max_length=20,
+        description="A part, an axis each: `mt:2` takes a bin, and the axis disappears; `pt:5:25` cuts the axis to "
+        "the bins from 5 to before 25. Numbers count a flow bin below, where the axis has one.",
+    ),
+]
 _COVERS = {
     "Binworks-Complete": {
         "description": "`true` if every event of the input is in it.",
@@ -85,16 +99,22 @@ class SnapshotView(BaseModel):
     datasets: list[DatasetSums]
 
 
-@router.get("/{job}/histograms", responses={200: {"headers": _COVERS}})
-def listed(
-    job: JobId, context: Ctx, user: Reader, response: Response, generation: Generation = None
-) -> SnapshotView:
+@router.get("/{job}/histograms", response_model=SnapshotView, responses={200: {"headers": _COVERS}})
+async def listed(
+    job: JobId, context: Ctx, user: Reader, request: Request, generation: Generation = None
+) -> Response:
     """List the histograms of a snapshot by data set."""
-    snapshot = snapshots.pin(context, user, job, generation)
-    response.headers.update(_covers(snapshot))
+    snapshot = await snapshots.pinned(context, user, job, generation)
+    view = await context.views.view(
+        ("histograms", job, snapshot.n, snapshot.view.fraction), lambda: _listed(snapshot)
+    )
+    return answer(request, view, _covers(snapshot))
+
+
+def _listed(snapshot: Snapshot) -> SnapshotView:
     facts = snapshot.facts()
     return SnapshotView(
-        job=job,
+        job=snapshot.job,
         generation=snapshot.n,
         final=snapshot.view.final,
         complete=snapshot.view.complete,
@@ -109,7 +129,7 @@ def listed(
 @router.get(
     "/{job}/histograms/{dataset}/{name}", response_class=Response, responses={200: _FORMATS, **responses(406)}
 )
-def histogram(
+async def histogram(
     job: JobId,
     dataset: Name,
     name: Name,
@@ -121,12 +141,19 @@ def histogram(
     ] = None,
     generation: Generation = None,
     array: Annotated[Literal["values", "variances"], Query(description="Which sums, for npy.")] = "values",
+    select: Selected = None,
 ) -> Response:
-    """Return one histogram, or a named variation of it, as UHI JSON, npy or UHI zip by Accept."""
-    snapshot = snapshots.pin(context, user, job, generation)
+    """Return one histogram, a named variation of it, or a part, as UHI JSON, npy or UHI zip by Accept.
+
+    The axes of an answer are those that are left by `select`; stored sums are then read in part.
+    """
+    part = _part(select)
+    snapshot = await snapshots.pinned(context, user, job, generation)
     media_type = _negotiate(request.headers.get("accept", "*/*"))
     headers = {
-        "ETag": files.strong_etag(job, snapshot.n, dataset, name, variation, array, media_type),
+        "ETag": files.strong_etag(
+            job, snapshot.n, dataset, name, variation, array, media_type, sorted(part.items())
+        ),
         "Vary": "Accept",
         "Cache-Control": files.REVALIDATE if generation is None else files.IMMUTABLE,
         "Content-Location": str(
@@ -136,9 +163,13 @@ def histogram(
     }
     if files.is_current(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    found = snapshot.histogram(dataset, name, variation)
-    found.metadata |= _provenance(snapshot, dataset, name)
-    return files.computed(_encode(found, media_type, array), media_type, headers)
+
+    def made() -> Response:
+        found = snapshot.histogram(dataset, name, variation, part)
+        found.metadata |= _provenance(snapshot, dataset, name)
+        return files.computed(_encode(found, media_type, array), media_type, headers)
+
+    return await run_in_threadpool(made)
 
 
 @router.get(
@@ -174,6 +205,19 @@ def picture(
     found = snapshot.histogram(dataset, name)
     title = f"{dataset}: {name} (job {job}, snapshot {snapshot.n})"
     return files.computed(preview.png(preview.projections(found, title, mark)), "image/png", headers)
+
+
+def _part(select: list[str] | None) -> dict[str, int | tuple[int, int]]:
+    """Return what is selected, by axis."""
+    part: dict[str, int | tuple[int, int]] = {}
+    for wanted in select or []:
+        axis, first, *stop = wanted.split(":")
+        if axis in part:
+            raise RequestError(
+                f"Axis {axis!r} is selected twice.", code="invalid-request", where="query.select"
+            )
+        part[axis] = (int(first), int(stop[0])) if stop else int(first)
+    return part
 
 
 def _covers(snapshot: Snapshot) -> dict[str, str]:

@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 
+from binworks.api.heads import Heads
 from binworks.tensors.errors import (
     BinworksError,
     ConflictError,
@@ -82,6 +83,7 @@ _STATUS: tuple[tuple[type[BinworksError], HTTPStatus], ...] = (  # the first tha
     (BinworksError, HTTPStatus.INTERNAL_SERVER_ERROR),
 )
 _STATUS_OF_CODE = {
+    "unsupported-media-type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     "unknown-job": HTTPStatus.NOT_FOUND,
     "unknown-token": HTTPStatus.NOT_FOUND,
     "too-many-tokens": HTTPStatus.TOO_MANY_REQUESTS,
@@ -96,6 +98,7 @@ _STATUS_OF_CODE = {
     "too-much-stored": HTTPStatus.TOO_MANY_REQUESTS,
     "too-much-cpu": HTTPStatus.TOO_MANY_REQUESTS,
 }
+_RETRY_SECONDS = {HTTPStatus.SERVICE_UNAVAILABLE: 2, HTTPStatus.TOO_MANY_REQUESTS: 60}
 _CODE_OF_STATUS = {
     HTTPStatus.BAD_REQUEST: "bad-request",
     HTTPStatus.NOT_FOUND: "not-found",
@@ -127,6 +130,7 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OperationalError, _database)
     app.add_exception_handler(Exception, _unexpected)
+    app.add_middleware(Heads)
 
 
 def answer(error: BinworksError, errors: list[Wrong] | None = None) -> JSONResponse:
@@ -135,8 +139,8 @@ def answer(error: BinworksError, errors: list[Wrong] | None = None) -> JSONRespo
         status for kind, status in _STATUS if isinstance(error, kind)
     )
     headers = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["Retry-After"] = "2"
+    if status in _RETRY_SECONDS:
+        headers["Retry-After"] = str(_RETRY_SECONDS[status])
     kind = next(kind for kind in _TREE if isinstance(error, kind))
     return _document(
         status,
@@ -182,10 +186,20 @@ def _ours(_request: Request, error: Exception) -> JSONResponse:
     return answered
 
 
-def _invalid(_request: Request, error: Exception) -> JSONResponse:
+def _invalid(request: Request, error: Exception) -> JSONResponse:
+    found = cast("RequestValidationError", error)
+    if any(item["loc"][0] == "body" for item in found.errors()) and not _is_json(request):
+        sent = request.headers.get("content-type")
+        return answer(
+            RequestError(
+                f"The body is sent as {sent or 'something without a type'}; expected is JSON.",
+                code="unsupported-media-type",
+                hint="Send `Content-Type: application/json`.",
+            )
+        )
     wrong = [
         Wrong(where=".".join(str(part) for part in item["loc"]), message=_printable(item["msg"]))
-        for item in cast("RequestValidationError", error).errors()
+        for item in found.errors()
     ]
     summary = "; ".join(f"{item.where}: {item.message}" for item in wrong[:3])
     hint = "The schemas are in /openapi.json, readable at /docs."
@@ -195,6 +209,16 @@ def _invalid(_request: Request, error: Exception) -> JSONResponse:
         ),
         wrong,
     )
+
+
+def _is_json(request: Request) -> bool:
+    """Whether a body is sent as JSON, or none is sent at all."""
+    sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not sent:
+        return (
+            request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers
+        )
+    return sent == "application/json" or (sent.startswith("application/") and sent.endswith("+json"))
 
 
 def _printable(message: str) -> str:
@@ -219,7 +243,7 @@ def _allowed(request: Request) -> list[str]:
     for route in request.app.state.routes:
         if isinstance(route, Route) and route.matches(request.scope)[0] != Match.NONE:
             methods |= route.methods or set()
-    return sorted(methods)
+    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
 def _database(_request: Request, error: Exception) -> JSONResponse:

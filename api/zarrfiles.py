@@ -6,6 +6,7 @@ import re
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from binworks.api import files, snapshots
 from binworks.api.auth import Reader
@@ -22,9 +23,8 @@ _CHUNK = re.compile(r"c(\.\d{1,9})*")
 _BYTES = {"content": {files.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
 
 
-@router.api_route(
+@router.get(
     "/{job}/zarr/{n}/{key:path}",
-    methods=["GET"],
     response_class=Response,
     responses={
         200: {**_BYTES, "description": "The bytes."},
@@ -32,8 +32,7 @@ _BYTES = {"content": {files.MEDIA_TYPE: {"schema": {"type": "string", "format": 
         **responses(416),
     },
 )
-@router.head("/{job}/zarr/{n}/{key:path}", include_in_schema=False)
-def stored(
+async def stored(
     job: JobId,
     n: Annotated[int, Path(ge=1, lt=2**31, description="Generation.")],
     key: Annotated[str, Path(description="Key within the zarr group, for example `zarr.json`.")],
@@ -45,14 +44,17 @@ def stored(
 
     `zarr.open_group("http://.../v1/jobs/ID/zarr/N")` works: the group has consolidated metadata.
     """
-    snapshot = snapshots.pin(context, user, job, n)
-    prefix = layout.generation(job, snapshot.n)
+    await snapshots.pinned(context, user, job, n)
+    return await run_in_threadpool(_stored, request, context.store, layout.generation(job, n), key)
+
+
+def _stored(request: Request, store: Store, prefix: str, key: str) -> Response:
     try:
-        return files.stored(request, context.store, f"{prefix}/{key}", prefix, files.strong_etag(job, n, key))
+        return files.stored(request, store, f"{prefix}/{key}", prefix, files.strong_etag(prefix, key))
     except RequestError as error:
         if error.code not in ("bad-key", "no-such-key"):
             raise
-        if _is_chunk(context.store, prefix, key):
+        if _is_chunk(store, prefix, key):
             raise TransientError("A part of what was stored is missing.", code="damaged", where=key) from None
         raise NotFoundError("There is no such key in this snapshot.", where=key) from None
 

@@ -1,0 +1,134 @@
+"""Sums read in part: the columns of one template, or a slice.
+
+The columns of a block lie in inner chunks of a few, all cells each. What one variation needs is one or two of them,
+read and kept on the shelf. A slice or a column is not checked against the digest of the whole; a chunk that is missing
+or cannot be decoded is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from binworks.api.cached import Shelf
+from binworks.service.store import Store
+from binworks.tensors.errors import BinworksError, TransientError
+from binworks.tensors.expansion import Expansion
+from binworks.tensors.histogram import Float64, Histogram, axes_of
+from binworks.tensors.select import Select, cut_axes, slices
+
+HANDLE_BYTES = 20_000
+"""About what an open array takes."""
+
+
+class Sums:
+    """The sums of a histogram in a snapshot, which never change.
+
+    Parameters
+    ----------
+    store : Store
+        Where they lie.
+    shelf : Shelf
+        Keeps what was read.
+    key : str
+        Of the histogram's group.
+    described : mapping
+        Its UHI description.
+    """
+
+    def __init__(self, store: Store, shelf: Shelf, key: str, described: dict[str, Any]) -> None:
+        self._store, self._shelf, self._key, self._described = store, shelf, key, described
+
+    def column(self, number: int) -> Float64:
+        """Return one place of the last axis, over all cells."""
+        width = self._array("values").chunks[-1]
+        chunk = number // width
+        key = ("columns", self._key, chunk)
+        held: Float64 | None = self._shelf.get(key)
+        if held is None:
+            with _damage(self._key):
+                held = np.asarray(self._array("values")[..., chunk * width : (chunk + 1) * width])
+            self._shelf.put(key, held, held.nbytes)
+        return held[..., number - chunk * width]
+
+    def part(self, select: Select) -> Histogram:
+        """Return the selected part.
+
+        Raises
+        ------
+        RequestError
+            Code ``unknown-axis`` or ``unknown-bin``.
+        """
+        axes = axes_of(self._described)
+        place = slices(axes, select)
+        with _damage(self._key):
+            sums = {
+                kind: np.asarray(self._array(kind)[place])
+                for kind in ("values", "variances")
+                if kind in self._described["storage"]
+            }
+        metadata = dict(self._described.get("metadata") or {})
+        return Histogram(cut_axes(axes, select), sums["values"], sums.get("variances"), metadata)
+
+    def _array(self, kind: str) -> Any:
+        key = ("array", self._key, kind)
+        held = self._shelf.get(key)
+        if held is None:
+            group = self._store.group(self._key)
+            with _damage(self._key):
+                held = group[kind]
+            self._shelf.put(key, held, HANDLE_BYTES)
+        return held
+
+
+def template(
+    expansion: Expansion, variation: str, nominal: Histogram, column: Callable[[int], Float64]
+) -> Float64:
+    """Return one template, with the bits that `Expansion.expand` gives it.
+
+    Parameters
+    ----------
+    expansion : Expansion
+        Of the variation's group.
+    variation : str
+        Its name.
+    nominal : Histogram
+        Over the cells.
+    column : callable
+        Gives a column of the compact block, over the cells.
+    """
+    row = expansion.variations.index(variation)
+    entries = np.flatnonzero(expansion.variation == row)
+    axes = [nominal.axis(name) for name in expansion.block_axes]
+    front = list(range(len(axes)))
+
+    def by_place(sums: Float64) -> Float64:
+        moved = np.moveaxis(sums, axes, front)
+        return moved.reshape(int(np.prod(moved.shape[: len(axes)], dtype=np.int64)), -1)
+
+    cells = by_place(nominal.values)
+    out = np.zeros(cells.shape)
+    if expansion.base[row]:
+        out += expansion.base[row] * cells
+    columns = expansion.column[entries]
+    for number in np.unique(columns):  # ascending: each place adds up its columns in the order of `expand`
+        of = entries[columns == number]
+        places = expansion.place[of]
+        out[places] += expansion.coefficient[of, np.newaxis] * by_place(column(int(number)))[places]
+    shape = np.moveaxis(nominal.values, axes, front).shape
+    return np.ascontiguousarray(np.moveaxis(out.reshape(shape), front, axes))
+
+
+@contextmanager
+def _damage(where: str) -> Iterator[None]:
+    """Call whatever damaged bytes make zarr raise by its name."""
+    try:
+        yield
+    except (BinworksError, MemoryError):
+        raise
+    except Exception as error:
+        message = f"What is stored cannot be read: {error!r}."
+        raise TransientError(message, code="damaged", where=where) from error
