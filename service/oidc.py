@@ -133,8 +133,8 @@ class Oidc:
     ----------
     settings : Settings
         Those whose names begin with ``oidc``.
-    clock : callable
-        Seconds since 1970.
+    clock, steady : callable
+        Seconds since 1970; seconds that only grow.
 
     Raises
     ------
@@ -142,7 +142,12 @@ class Oidc:
         Code ``bad-settings`` if there is no audience, or the issuer's address is not safe.
     """
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
         if not (settings.oidc_issuer and settings.oidc_audience):
             raise RequestError(
                 "An issuer needs an audience, and an audience an issuer.",
@@ -151,8 +156,7 @@ class Oidc:
                 hint="Without one, tokens that the issuer made for other services would open this one.",
             )
         self._settings = settings
-        self._clock = clock
-        self._keys = Keys(_checked(settings.oidc_issuer))
+        self._keys = Keys(_checked(settings.oidc_issuer), steady)
         self._claims = jwt.JWTClaimsRegistry(
             now=lambda: int(clock()),
             leeway=LEEWAY_SECONDS,
@@ -205,7 +209,7 @@ class Oidc:
         value = _claim(claims, self._settings.oidc_owner_claim)
         if isinstance(value, str) and value in self._settings.oidc_owners:
             return self._settings.oidc_owners[value]
-        if not isinstance(value, str) or not re.fullmatch(OWNER, f"{PREFIX}{value}"):
+        if not isinstance(value, str) or not value or not re.fullmatch(OWNER, f"{PREFIX}{value}"):
             raise _bad(
                 f"The token's claim {self._settings.oidc_owner_claim!r} is not the name of an owner: "
                 "text without spaces and slashes."
@@ -235,7 +239,7 @@ def _claim(claims: Mapping[str, Any], name: str) -> Any:
 def _published(document: Any) -> PublishedKey | None:
     """Return a key as it was published; None for one that is not for signatures, or that we do not understand."""
     kinds: dict[Any, Any] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
-    kind = document.get("kty") if isinstance(document, dict) else None
+    kind = str(document.get("kty")) if isinstance(document, dict) else ""
     if kind not in kinds or document.get("use", "sig") != "sig":
         return None
     only = document.get("alg")
