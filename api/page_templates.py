@@ -39,6 +39,11 @@ def short(number: float | None) -> str:
     return f"{number:d}" if isinstance(number, int) else _three(number)
 
 
+def plain(number: float) -> str:
+    """Return a number with six digits at most, and thin spaces between its thousands."""
+    return f"{number:,.6g}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
 def exact(number: int) -> str:
     """Return a whole number with thin spaces between its thousands."""
     return f"{number:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
@@ -72,6 +77,8 @@ def of(part: int, total: int) -> str:
 
 
 def _three(number: float) -> str:
+    if number == 0:
+        return "0"
     digits = 0 if abs(number) >= 99.95 else 1 if abs(number) >= 9.995 else 2
     return f"{number:.{digits}f}"
 
@@ -86,7 +93,13 @@ def _make() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.filters |= {"short": short, "exact": exact, "duration": duration, "moment": moment}
+    environment.filters |= {
+        "short": short,
+        "exact": exact,
+        "plain": plain,
+        "duration": duration,
+        "moment": moment,
+    }
     environment.globals |= {"of": of, "static": page_static.address}
     return environment
 

@@ -159,7 +159,7 @@ def draw(look: Look, shade: Shade) -> bytes:
     with _one_at_a_time, mpl.rc_context(_style(theme)):
         figure = Figure(figsize=SIZE, dpi=DOTS_PER_INCH)
         low = 0.355 if look.stack else 0.11
-        top = figure.add_axes((0.095, low, 0.885, 0.87 - low - (0.035 if look.mark else 0.0)))
+        top = figure.add_axes((0.095, low, 0.885, 0.87 - low - (0.065 if look.mark else 0.0)))
         _spectrum(top, look, theme)
         bottom = top
         if look.stack:

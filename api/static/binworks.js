@@ -11,6 +11,11 @@
     return `${+value.toPrecision(3)}`;
   };
 
+  const clock = (self, ticks, axis, space, step) => ticks.map((tick) => {
+    const time = new Date(1000 * tick).toISOString();  // in UTC, as everywhere on the page
+    return step >= 86400 ? time.slice(5, 10) : step >= 60 ? time.slice(11, 16) : time.slice(11, 19);
+  });
+
   function chart(place) {
     const points = JSON.parse(document.getElementById(place.dataset.points).textContent);
     const data = [points.map((point) => point[0]), points.map((point) => point[1])];
@@ -24,7 +29,7 @@
       plot = new uPlot({
         width: place.clientWidth, height: place.clientHeight, legend: { show: false }, cursor: { y: false },
         scales: { y: { range: (self, low, high) => [0, high > 0 ? 1.1 * high : 1] } },
-        axes: [quiet, { ...quiet, size: 58, values: (self, ticks) => ticks.map(short) }],
+        axes: [{ ...quiet, values: clock }, { ...quiet, size: 58, values: (self, ticks) => ticks.map(short) }],
         series: [{}, { label: "events/s", stroke: colour("--accent"), width: 1.5, fill: colour("--busy-soft"), points: { show: false } }],
       }, data, place);
       const canvas = place.querySelector("canvas");
