@@ -8,7 +8,8 @@ like any other: it needs no logarithm. Without a background it is the maximum of
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.polynomial.chebyshev import chebvander
@@ -20,14 +21,18 @@ Bools = NDArray[np.bool_]
 
 LARGEST_STEP = 2.0
 """Change of ln mu in one iteration, at most: far from the solution the linear step is too long."""
-WHOLE_STEPS, MOST_STEPS = 25, 150
-"""Iterations with the whole step, and in all: what circles about its solution is led there by half steps."""
+CAREFUL_STEPS, MOST_STEPS = 6, 100
+"""Iterations with fixed weights, before Newton's; in all."""
 PRECISION = 1e-11
 """Of ln mu, where the iteration ends."""
 LARGEST_LOG = 20.0
-"""Of events per unit, so that no matrix becomes singular where there are none; such a row is not found."""
+"""Of events per unit; a row that gets there is not found."""
+SMALLEST = 1e-9
+"""Events that are next to none."""
 NARROWEST = 0.1
 """Width of what other rows say of a shape, at least."""
+MAD = 1.4826
+"""Standard deviation of a Gaussian over its median absolute deviation."""
 
 
 @dataclass(frozen=True)
@@ -47,20 +52,26 @@ class Spectra:
     background: Float64
     background_variance: Float64
 
+    def of(self, rows: NDArray[np.int64]) -> Spectra:
+        """Return some rows."""
+        return Spectra(*(getattr(self, part.name)[rows] for part in fields(self)))
+
     @property
     def values(self) -> Float64:
         """What is left after subtraction."""
         return self.observed - self.background
 
-    def variance(self, expected: Float64) -> Float64:
-        """Return the variance of `values` if so much were expected.
-
-        An event has the row's mean ratio of variance to content: 1 for data, its weight for weighted events.
-        """
+    @cached_property
+    def ratio(self) -> Float64:
+        """Each row's mean ratio of variance to content: 1 for data, their weight for weighted events."""
         total, spread = self.observed.sum(axis=-1), self.observed_variance.sum(axis=-1)
-        ratio = np.divide(spread, total, out=np.ones_like(total), where=(total > 0) & (spread > 0))
+        ratio: Float64 = np.divide(spread, total, out=np.ones_like(total), where=(total > 0) & (spread > 0))
+        return ratio
+
+    def variance(self, expected: Float64) -> Float64:
+        """Return the variance of `values` if so much were expected."""
         events = expected + np.maximum(self.background, 0.0)
-        variance: Float64 = ratio[:, np.newaxis] * events + self.background_variance
+        variance: Float64 = self.ratio[:, np.newaxis] * events + self.background_variance
         return variance
 
 
@@ -98,6 +109,12 @@ class _Problem:
     centre: Float64
     precision: Float64
 
+    def of(self, rows: NDArray[np.int64]) -> _Problem:
+        """Return the same of some rows."""
+        return replace(
+            self, spectra=self.spectra.of(rows), centre=self.centre[rows], precision=self.precision[rows]
+        )
+
     def expected(self, coefficients: Float64) -> tuple[Float64, Float64]:
         """Return the expected events and the weights of their logarithms."""
         mu = self.widths * np.exp(np.clip(coefficients @ self.basis.T, -LARGEST_LOG, LARGEST_LOG))
@@ -109,12 +126,32 @@ class _Problem:
         matrix += self.precision[..., np.newaxis] * np.eye(self.basis.shape[1])
         return matrix
 
-    def solve(self, weights: Float64, residuals: Float64, coefficients: Float64) -> Float64:
-        """Return the change of the coefficients that the residuals of ln N ask for."""
-        slope = np.einsum("rb,bt->rt", weights * residuals, self.basis)
-        slope += self.precision * (self.centre - coefficients)
-        change: Float64 = np.linalg.solve(self.information(weights), slope[..., np.newaxis])[..., 0]
-        return change
+    def slope(self, weights: Float64, residuals: Float64, coefficients: Float64) -> Float64:
+        """Return what vanishes at the solution."""
+        events: Float64 = np.einsum("rb,bt->rt", weights * residuals, self.basis)
+        return events + self.precision * (self.centre - coefficients)
+
+    def step(self, coefficients: Float64, iteration: int) -> Float64:
+        """Return the change of the coefficients that leads nearer to the solution.
+
+        The weights change with the coefficients. At first that is left out, which leads near from anywhere but may
+        circle about the solution; then, where the curvature that includes it is positive, it is Newton's step.
+        """
+        mu, weights = self.expected(coefficients)
+        residuals = (self.spectra.values - mu) / mu
+        matrix = self.information(weights)
+        if iteration >= CAREFUL_STEPS:
+            share = 1 - self.spectra.ratio[:, np.newaxis] * mu / self.spectra.variance(mu)
+            curved = self.information(weights * (1 - residuals * share))
+            positive = np.linalg.eigvalsh(curved)[:, 0] > 0
+            matrix = np.where(positive[:, np.newaxis, np.newaxis], curved, 2 * matrix)
+        return _solved(matrix, self.slope(weights, residuals, coefficients))
+
+
+def _solved(matrices: Float64, vectors: Float64) -> Float64:
+    """Solve row by row; where there are no events the matrix would be singular."""
+    regular = matrices + SMALLEST * np.eye(matrices.shape[-1])
+    return np.asarray(np.linalg.solve(regular, vectors[..., np.newaxis])[..., 0], np.float64)
 
 
 def chebyshev(edges: Float64, degree: int) -> Float64:
@@ -143,7 +180,7 @@ def smooth_alike(spectra: Spectra, edges: Float64, degree: int) -> tuple[Smoothe
     """Fit exp(polynomial) to each row; a row that has too few events for it borrows its shape from the others.
 
     Where the events leave the curve open (it falls to nothing at one end), its coefficients but the first get a
-    Gaussian prior: mean and spread of the rows whose curves were found.
+    Gaussian prior: median and spread of the rows whose curves were found.
 
     Returns
     -------
@@ -156,40 +193,38 @@ def smooth_alike(spectra: Spectra, edges: Float64, degree: int) -> tuple[Smoothe
     if alone.found.all() or not alone.found.any() or degree == 0:
         return alone, np.zeros_like(borrows)
     found = alone.coefficients[alone.found]
-    spread = np.sqrt(found.var(axis=0) + NARROWEST**2)
+    middle = np.median(found, axis=0)
+    spread = np.maximum(MAD * np.median(np.abs(found - middle), axis=0), NARROWEST)
     precision = borrows[:, np.newaxis] * np.append(0.0, spread[1:] ** -2)
-    centre = np.broadcast_to(found.mean(axis=0), precision.shape)
-    few = _Problem(spectra, alone.basis, np.diff(edges), centre, precision)
-    helped = _fit(few)
-    chosen = {
-        name: np.where(
-            borrows.reshape(-1, *[1] * (getattr(alone, name).ndim - 1)),
-            getattr(helped, name),
-            getattr(alone, name),
-        )
-        for name in ("coefficients", "covariance", "projection", "found")
-    }
-    return replace(alone, **chosen), borrows
+    centre = np.broadcast_to(middle, precision.shape)
+    rows = np.flatnonzero(borrows)
+    some = _Problem(spectra, alone.basis, np.diff(edges), centre, precision).of(rows)
+    for name, parts in vars(_fit(some)).items():
+        if name != "basis":
+            getattr(alone, name)[rows] = parts
+    return alone, borrows
 
 
 def _fit(problem: _Problem) -> Smoothed:
-    values, basis = problem.spectra.values, problem.basis
+    basis = problem.basis
     coefficients = _start(problem)
-    changed = np.full(len(values), np.inf)
+    found = np.zeros(len(coefficients), np.bool_)
     for iteration in range(MOST_STEPS):
-        mu, weights = problem.expected(coefficients)
-        change = problem.solve(weights, (values - mu) / mu, coefficients)
-        changed = np.abs(change @ basis.T).max(axis=-1)
-        length = np.minimum(
-            1.0 if iteration < WHOLE_STEPS else 0.5, LARGEST_STEP / np.maximum(changed, PRECISION)
-        )
-        coefficients = coefficients + change * length[:, np.newaxis]
-        if changed.max(initial=0.0) < PRECISION:
+        rows = np.flatnonzero(~found)
+        if not len(rows):
             break
+        change = problem.of(rows).step(coefficients[rows], iteration)
+        changed = np.abs(change @ basis.T).max(axis=-1)
+        length = np.minimum(1.0, LARGEST_STEP / np.maximum(changed, PRECISION))
+        coefficients[rows] += change * length[:, np.newaxis]
+        found[rows] = changed < PRECISION
     mu, weights = problem.expected(coefficients)
-    covariance = np.asarray(np.linalg.inv(problem.information(weights)), np.float64)
+    information = np.where(
+        found[:, np.newaxis, np.newaxis], problem.information(weights), np.eye(basis.shape[1])
+    )
+    covariance = np.asarray(np.linalg.inv(information), np.float64)
     projection = np.einsum("rst,bt,rb->rsb", covariance, basis, weights / mu)
-    return Smoothed(basis, coefficients, covariance, projection, changed < PRECISION)
+    return Smoothed(basis, coefficients, covariance, projection, found)
 
 
 def _start(problem: _Problem) -> Float64:
@@ -197,5 +232,6 @@ def _start(problem: _Problem) -> Float64:
     spectra = problem.spectra
     least = np.sqrt(spectra.variance(np.maximum(spectra.values, 1.0))) / 2
     values = np.maximum(spectra.values, least)
-    zero = np.zeros_like(problem.centre)
-    return problem.solve(values**2 / spectra.variance(values), np.log(values / problem.widths), zero)
+    weights = values**2 / spectra.variance(values)
+    slope = problem.slope(weights, np.log(values / problem.widths), np.zeros_like(problem.centre))
+    return _solved(problem.information(weights), slope)
