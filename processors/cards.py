@@ -3,7 +3,7 @@
 Sizes of the normalisations: 1.2 % is the luminosity's of 2016 after the change of the tracker's electronics; 6 % top,
 16 % dibosons, 15 % all other backgrounds of a Z and a factor of 2 for photon-induced pairs are those of the public
 WRemnants framework (tag ``published``), as are the closure factor of the nonprompt estimate, 0.85, its size, 5 %, and
-its shape, 0.1. The statistical uncertainty of simulation is inflated by 1.25 for the W only (`PHYSICS`, section 6).
+its shape, 0.1. The statistical uncertainty of simulation is inflated by 1.25 for the W only.
 """
 
 from __future__ import annotations
