@@ -17,6 +17,7 @@ from binworks.api import (
     health,
     histograms,
     jobs,
+    openapi,
     pages,
     problems,
     sessions,
@@ -56,28 +57,35 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         await app.state.context.close()
 
-    app = Guarded(title="binworks", version=binworks.__version__, description=DESCRIPTION, lifespan=lifespan)
+    app = Guarded(
+        title="binworks",
+        version=binworks.__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        generate_unique_id_function=openapi.operation_id,
+    )
     app.settings = settings
     routers = [
         noun.router
-        for noun in (
+        for noun in (  # those that are asked for most come first
+            jobs,
+            events,
+            zarrfiles,
+            histograms,
             health,
             catalogue,
             usage,
-            jobs,
             sharing,
             tokens,
             sessions,
-            events,
-            histograms,
             expansions,
             exports,
-            zarrfiles,
             pages,
         )
     ]
     for router in routers:
         app.include_router(router)
     problems.install(app, [*app.routes, *(route for router in routers for route in router.routes)])
+    openapi.install(app)
     pages.install(app)
     return app

@@ -49,6 +49,147 @@ USAGE: dict[str, Any] = {
 }
 
 
+_DATASET: dict[str, Any] = {
+    "name": "Wplusmunu",
+    "files": ["root://eos.example//store/wplus_1.root"],
+    "kind": "mc",
+    "boson": "W",
+    "prompt": True,
+    "cross_section": 11_765.9,
+    "group": "W",
+}
+_UNIT: dict[str, Any] = {
+    "unit": 7,
+    "dataset": "Wplusmunu",
+    "state": "done",
+    "events": 5_000_000,
+    "attempts": 1,
+    "splits": 0,
+    "files": ["root://eos.example//store/wplus_1.root[0:5000000]"],
+    "seconds": 28.4,
+    "reused": False,
+    "worker": "tcp://10.0.0.7:41877",
+    "error": None,
+    "traceback": None,
+}
+_PROCESSOR: dict[str, Any] = {
+    "name": "w_mass",
+    "version": 1,
+    "summary": "W -> mu nu in eta, pt, charge, mt and isolation.",
+    "options": {"type": "object", "properties": {"flavour": {"type": "string"}}},
+    "systematics": ["mass", "pdf", "efficiency_reco"],
+    "corrections": ["momentum_scale", "pileup"],
+}
+_EXPANSION: dict[str, Any] = {
+    "group": "mass",
+    "variations": ["massShiftW10MeVUp", "massShiftW10MeVDown"],
+    "nuisances": [
+        {
+            "name": "massShiftW10MeV",
+            "group": "mass",
+            "up": "massShiftW10MeVUp",
+            "down": "massShiftW10MeVDown",
+            "constrained": False,
+        }
+    ],
+    "block_axes": [],
+    "block": "mass",
+}
+_CORRECTIONS: dict[str, Any] = {
+    "name": "demo",
+    "digest": "9f86d081884c7d65" * 4,
+    "payloads": ["momentum_scale"],
+}
+_TOKEN: dict[str, Any] = {
+    "id": "k3m9x2p7qa",
+    "owner": "alice",
+    "label": "laptop",
+    "kind": "token",
+    "scopes": ["read", "submit"],
+    "created": "2026-11-21T09:00:00Z",
+    "expires": "2027-11-21T09:00:00Z",
+    "expired": False,
+}
+UHI: dict[str, Any] = {
+    "uhi_schema": 1,
+    "axes": [
+        {
+            "type": "regular",
+            "lower": 26.0,
+            "upper": 56.0,
+            "bins": 3,
+            "underflow": False,
+            "overflow": False,
+            "circular": False,
+            "metadata": {"name": "pt", "label": "muon pT [GeV]"},
+        }
+    ],
+    "storage": {"type": "weighted", "values": [10.0, 20.0, 5.0], "variances": [10.0, 20.0, 5.0]},
+    "metadata": {"job": "7hq2mkc3xv", "generation": 3, "dataset": "Wplusmunu", "histogram": "nominal"},
+}
+EVENT = 'id: 4711\nevent: state\ndata: {"id":4711,"job":"7hq2mkc3xv","kind":"state",...}\n\n'
+METRICS = '# TYPE binworks_jobs gauge\nbinworks_jobs{state="running"} 2\n'
+BY_SCHEMA: dict[str, Any] = {
+    "Alive": {"status": "ok"},
+    "CatalogueView": {"luminosity": 16_800.0, "datasets": [_DATASET]},
+    "CorrectionSets": [_CORRECTIONS],
+    "Expansions": [_EXPANSION],
+    "ExportPage": {"exports": [EXPORT], "next": None},
+    "ExportRequest": {"format": "rabbit"},
+    "ExportView": EXPORT,
+    "JobPage": {"jobs": [JOB], "next": None},
+    "JobRequest": {"processor": "w_mass", "datasets": ["Wplusmunu"], "corrections": "demo"},
+    "JobView": JOB,
+    "NewToken": {**_TOKEN, "token": "bw_shown-once"},
+    "ProcessorView": _PROCESSOR,
+    "Processors": [_PROCESSOR],
+    "Shares": {"job": "7hq2mkc3xv", "readers": ["bob"]},
+    "SnapshotView": {
+        "job": "7hq2mkc3xv",
+        "generation": 3,
+        "final": True,
+        "complete": True,
+        "fraction": 1.0,
+        "missing": {"events": 0, "units": [], "files": []},
+        "luminosity": 16_800.0,
+        "groups": ["mass"],
+        "datasets": [
+            {
+                "name": "Wplusmunu",
+                "kind": "mc",
+                "group": "W",
+                "cross_section": 11_765.9,
+                "counts": {"entries": 60_000_000, "selected": 21_000_000, "sum_sign": 59_000_000},
+                "histograms": ["mass", "nominal"],
+            }
+        ],
+    },
+    "TokenRequest": {"role": "fit", "days": 30, "label": "night fits"},
+    "TokenView": _TOKEN,
+    "UnitPage": {"units": [_UNIT], "next": None},
+    "Usage": USAGE,
+    "Version": {
+        "name": "binworks",
+        "version": "1.0.0",
+        "capabilities": ["events", "histograms", "select", "zarr"],
+        "histogram_formats": ["application/json", "application/x-npy", "application/zip"],
+        "dashboard": None,
+    },
+}
+"""How each kind of body and answer looks, by the name of its schema."""
+PROBLEM: dict[str, Any] = {
+    "type": "urn:binworks:problem:unknown-job",
+    "title": "Not Found",
+    "status": 404,
+    "detail": "There is no such job.",
+    "code": "unknown-job",
+    "kind": "RequestError",
+    "where": "7hq2mkc3xv",
+    "hint": "`binworks jobs` lists yours.",
+    "errors": [],
+}
+
+
 def example(document: dict[str, Any], description: str) -> dict[str, Any]:
     """Return what OpenAPI should show of an answer."""
     return {"description": description, "content": {"application/json": {"example": document}}}

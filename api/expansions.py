@@ -21,7 +21,7 @@ from binworks.tensors.expansion import Expansion
 
 NPZ = "application/x-npz"
 router = APIRouter(
-    prefix="/v1/jobs", tags=["histograms"], responses=responses(401, 403, 404, 409, 422, 500, 503)
+    prefix="/v1/jobs", tags=["expansions"], responses=responses(401, 403, 404, 409, 422, 500, 503)
 )
 
 

@@ -34,6 +34,7 @@ class Version(BaseModel):
             "prefer-wait",
             "retry",
             "reuse",
+            "select",
             "usage",
             "zarr",
         ]

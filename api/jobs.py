@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -12,12 +11,10 @@ from binworks.api import examples
 from binworks.api.auth import Reader, Submitter, User
 from binworks.api.cached import View, answer
 from binworks.api.context import Context, Ctx
+from binworks.api.prefer import wait_seconds
 from binworks.api.problems import responses
 from binworks.service.model import JobPage, JobRequest, JobState, JobView, UnitState, UnitView
 from binworks.service.requests import resolve
-
-LONGEST_WAIT = 60.0
-_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", re.ASCII | re.IGNORECASE)
 
 JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,40}$", description="Id of the job.")]
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=responses(401, 403, 422, 500, 503))
@@ -125,10 +122,9 @@ async def status(
     ] = None,
 ) -> Response:
     """Return a job as it is now, or once it is finished."""
-    asked = _WAIT.search(prefer) if prefer else None
-    if asked is None:
+    seconds = wait_seconds(prefer)
+    if seconds is None:
         return answer(request, await viewed(context, user, job))
-    seconds = min(float(asked.group(1)), LONGEST_WAIT)
     view = await context.feed.wait(
         job, lambda: viewed(context, user, job), lambda view: view.model.state.finished, seconds
     )

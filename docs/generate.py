@@ -107,7 +107,8 @@ def _route(method: str, path: str, route: dict[str, Any]) -> str:
         if parameter["in"] != "path"
     ]
     listed = f"{table(('parameter', 'in', 'meaning'), rows)}\n\n" if rows else ""
-    return f"## `{method.upper()} {path}`\n\n{route.get('description', route['summary']).strip()}\n\n{listed}"
+    named = f"Operation `{route['operationId']}`."
+    return f"## `{method.upper()} {path}`\n\n{named} {route.get('description', route['summary']).strip()}\n\n{listed}"
 
 
 PAGES = {"settings.md": settings, "cli.md": command_line, "rest.md": rest}

@@ -1,0 +1,99 @@
+"""What the OpenAPI document says beyond the routes: names of operations, tags, examples, and what leads to what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from binworks.api import examples
+from binworks.api.problems import MEDIA_TYPE as PROBLEM
+
+JSON = "application/json"
+TAGS = {
+    "service": "Whether it is there, and what it can do.",
+    "catalogue": "What can be asked for.",
+    "usage": "What you use, and may use.",
+    "jobs": "Submit, watch, end, try again.",
+    "sharing": "Who else may read a job.",
+    "tokens": "Who may ask.",
+    "session": "The web page's way in.",
+    "events": "What happens to a job, as it happens.",
+    "histograms": "Sums of a snapshot, and named variations of them.",
+    "expansions": "How compact sums become named variations.",
+    "exports": "Files for fits.",
+    "zarr": "The stored bytes, for any zarr client.",
+}
+EXAMPLES = {
+    "text/event-stream": examples.EVENT,
+    "text/plain": examples.METRICS,
+    PROBLEM: examples.PROBLEM,
+}
+"""Of what is no JSON with a schema of its own."""
+LINKS = {
+    "jobs_submit": ("201", "id", ("jobs_status", "jobs_units", "jobs_cancel")),
+    "jobs_cancel": ("202", "id", ("jobs_status",)),
+}
+"""After an operation with this status, this field of the answer is the job of others."""
+
+
+def operation_id(route: APIRoute) -> str:
+    """Return the name of an operation: its first tag, and the function behind it."""
+    return "_".join([*map(str, route.tags[:1]), route.name])
+
+
+def install(app: FastAPI) -> None:
+    """Let the application describe itself in full; after all its routes are there."""
+    plain = app.openapi
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            complete(plain())
+        document: dict[str, Any] = app.openapi_schema or {}
+        return document
+
+    app.openapi = described  # type: ignore[method-assign]  # FastAPI's own way to change it
+
+
+def complete(document: dict[str, Any]) -> None:
+    """Add tags, examples and links to a document."""
+    operations = {operation["operationId"]: operation for operation in _operations(document)}
+    used = {tag for operation in operations.values() for tag in operation.get("tags", ())}
+    document["tags"] = [{"name": tag, "description": about} for tag, about in TAGS.items() if tag in used]
+    for operation in operations.values():
+        for media_type, content in _contents(operation):
+            if not content.keys() & {"example", "examples"}:
+                _exemplify(media_type, content)
+    for name, (status, field, following) in LINKS.items():
+        parameters = {"job": f"$response.body#/{field}"}
+        operations[name]["responses"][status]["links"] = {
+            other: {"operationId": other, "parameters": parameters} for other in following
+        }
+
+
+def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for methods in document["paths"].values():
+        yield from methods.values()
+
+
+def _contents(operation: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give the media types of an operation's body and answers."""
+    for part in (operation.get("requestBody", {}), *operation["responses"].values()):
+        yield from part.get("content", {}).items()
+
+
+def _exemplify(media_type: str, content: dict[str, Any]) -> None:
+    example = EXAMPLES.get(media_type) or _example(content.get("schema", {}))
+    if media_type == JSON and example is None and content.get("schema") == {"type": "object"}:
+        example = examples.UHI
+    if example is not None:
+        content["example"] = example
+
+
+def _example(schema: dict[str, Any]) -> Any:
+    if "$ref" in schema:
+        return examples.BY_SCHEMA.get(schema["$ref"].rpartition("/")[2])
+    one = _example(schema["items"]) if "items" in schema else None
+    return None if one is None else [one]
