@@ -172,6 +172,8 @@ def _resolved(context: Context, user: User, job: str, body: ExportRequest) -> As
     snapshot = snapshots.pin(context, user, job, body.generation)
     own = StoredSource(context.store, job, snapshot.n)
     card = body.card or _usual_card(own)
+    if body.allow_partial:
+        card = card.model_copy(update={"allow_partial": True})
     source.check_complete(own, card)
     numbers: dict[str | None, int] = {None: snapshot.n, job: snapshot.n}
     sources: dict[str | None, StoredSource] = {None: own, job: own}

@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from binworks.client.client import Client
     from binworks.client.events import Event
+    from binworks.client.export import Export
     from binworks.client.job import Job
     from binworks.client.snapshot import Snapshot
     from binworks.client.status import Status
 
-__all__ = ["Client", "Event", "Job", "Snapshot", "Status"]
+__all__ = ["Client", "Event", "Export", "Job", "Snapshot", "Status"]
 
-_HOMES = {"Client": "client", "Event": "events", "Job": "job", "Snapshot": "snapshot", "Status": "status"}
+_HOMES = {
+    "Client": "client",
+    "Event": "events",
+    "Export": "export",
+    "Job": "job",
+    "Snapshot": "snapshot",
+    "Status": "status",
+}
 
 
 def __getattr__(name: str) -> Any:  # so that `binworks --help` need not load NumPy

@@ -39,6 +39,10 @@ COMMANDS = {
     "status": Command("binworks.client.commands:status", "Show how a job is.", _JOBS),
     "watch": Command("binworks.client.commands:watch", "Follow a job until it is finished.", _JOBS),
     "pull": Command("binworks.client.commands:pull", "Download a job's tensor or histograms.", _JOBS),
+    "export": Command(
+        "binworks.client.commands:export", "Download a file for a fit: rabbit, pyhf, ROOT, UHI.", _JOBS
+    ),
+    "exports": Command("binworks.client.commands:exports", "List a job's files for fits.", _JOBS),
     "units": Command(
         "binworks.client.commands:units", "List units of work, for example those that failed.", _JOBS
     ),

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import html
 import os
 import uuid
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from binworks.client import address
+import hist
+
+from binworks.client import address, notebook
 from binworks.client.job import Job
+from binworks.client.snapshot import NOMINAL
 from binworks.client.status import Status
 from binworks.client.transport import Transport
+from binworks.tensors.card import Card
+from binworks.tensors.errors import RequestError
+from binworks.tensors.fitinput import FitInput
+from binworks.tensors.select import Select
+from binworks.tensors.tensor import Tensor
+
+if TYPE_CHECKING:
+    import zarr
 
 PAGE = 200
 
@@ -169,6 +179,91 @@ class Client:
         found: list[Mapping[str, Any]] = self._get("/v1/corrections")
         return found
 
+    # what comes of a job
+
+    def tensor(self, job: str | Job, region: Select | None = None, **options: Any) -> Tensor:
+        """Return what a fit needs, as `Job.tensor`."""
+        return self._job(job).tensor(region, **options)
+
+    def fit_input(self, job: str | Job, card: Card | None = None) -> FitInput:
+        """Return what the export formats write, as `Job.fit_input`."""
+        return self._job(job).fit_input(card)
+
+    def histogram(
+        self,
+        job: str | Job,
+        dataset: str,
+        name: str = NOMINAL,
+        *,
+        variations: Sequence[str] | None = None,
+        group: str | None = None,
+        allow_partial: bool = False,
+    ) -> hist.Hist:
+        """Return a histogram of the latest snapshot, with its variations along an axis if they are asked for.
+
+        Parameters
+        ----------
+        job : str or Job
+        dataset : str
+        name : str
+            Variations are those of ``nominal``.
+        variations : sequence of str, optional
+            Templates along a first axis ``variation``, after ``nominal``; no variances are known then.
+        group : str, optional
+            Instead, all of a variation group.
+        allow_partial : bool
+            Take a snapshot that lacks events, too.
+
+        Raises
+        ------
+        RequestError
+            If there is no such data set, histogram, variation or group.
+        ConflictError
+            Code ``no-snapshot``; or ``incomplete`` if events are missing and ``allow_partial`` is False.
+        """
+        snapshot = self._job(job).snapshot(allow_partial=allow_partial)
+        if variations is None and group is None:
+            return snapshot.histogram(dataset, name)
+        if name != NOMINAL:
+            raise RequestError(
+                f"Only {NOMINAL!r} has variations.", code="unknown-variation", where=f"{dataset}/{name}"
+            )
+        sums = snapshot.variations_of(dataset, variations, group)
+        found = sums.to_hist()
+        found.metadata = sums.metadata
+        return found
+
+    def open_zarr(self, job: str | Job, generation: int | None = None) -> zarr.Group:
+        """Return a snapshot as a zarr group that is read over HTTP, chunk by chunk, as it is sliced.
+
+        Parameters
+        ----------
+        job : str or Job
+        generation : int, optional
+            Default: the latest snapshot.
+
+        Raises
+        ------
+        ConflictError
+            Code ``no-snapshot``.
+        """
+        import zarr
+
+        found = self._job(job)
+        n = generation or found.snapshot(allow_partial=True).generation
+        token = self._transport.address.token
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return zarr.open_group(
+            f"{self.url}/v1/jobs/{found.id}/zarr/{n}",
+            mode="r",
+            zarr_format=3,
+            use_consolidated=True,
+            storage_options={"headers": headers},
+        )
+
+    def _job(self, job: str | Job) -> Job:
+        return job if isinstance(job, Job) else self.job(job)
+
     def close(self) -> None:
         """Give the connections back."""
         self._transport.close()
@@ -185,14 +280,11 @@ class Client:
         return f"Client({self.url!r})"
 
     def _repr_html_(self) -> str:
-        jobs = self.jobs(limit=10)
-        rows = "".join(
-            f"<tr><td><code>{html.escape(job.id)}</code></td><td>{job.state}</td><td>{job.fraction:.0%}</td>"
-            f"<td>{html.escape(job.label or '')}</td><td>{html.escape(job.note or '')}</td></tr>"
-            for job in jobs
-        )
-        head = "<tr><th>job</th><th>state</th><th>events</th><th>label</th><th>note</th></tr>"
-        return f"<table><caption>{html.escape(self.url)}</caption>{head}{rows}</table>"
+        rows = [
+            (job.id, job.state, f"{job.fraction:.0%}", job.label or "", job.note or "")
+            for job in self.jobs(limit=10)
+        ]
+        return notebook.table(self.url, ("job", "state", "events", "label", "note"), rows)
 
     def _get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
         return self._transport.request("GET", path, params=params).json()

@@ -142,6 +142,53 @@ def pull(
         out.print(f"[yellow]{snapshot.mark}")
 
 
+def export(
+    job: options.Job,
+    format: options.Format,  # noqa: A002  what everybody calls it
+    target: options.ExportOut = None,
+    card: options.Card = None,
+    generation: options.Generation = None,
+    allow_partial: options.AllowPartial = False,
+    as_json: options.AsJson = False,
+    url: options.Url = None,
+    home: options.Home = None,
+) -> None:
+    """Let the service make a file for a fit, and download it.
+
+    One that was cut short goes on where it was when the command is given again; what arrives is checked against the
+    service's digest.
+
+    For example:
+
+    binworks export 7hq2mkc3xv --format rabbit --out w.hdf5
+
+    binworks export 7hq2mkc3xv --format rabbit-sparse --card card.json --out w.hdf5
+    """
+    with Client(url, home=home) as client:
+        found = client.job(job).export(
+            format,
+            target,
+            card=None if card is None else _read(card),
+            generation=generation,
+            allow_partial=allow_partial,
+            progress=not as_json and out.is_terminal,
+        )
+    if as_json:
+        typer.echo(json.dumps({**found.raw, "file": str(found.path)}))
+    else:
+        text = f"{found.path}  {found.bytes or 0:,} bytes  sha256 {found.sha256}"
+        out.print(text, highlight=False, soft_wrap=True)
+
+
+def exports(
+    job: options.Job, as_json: options.AsJson = False, url: options.Url = None, home: options.Home = None
+) -> None:
+    """List the files for fits that the service has of a job, newest first."""
+    with Client(url, home=home) as client:
+        found = client.job(job).exports()
+    _print([dict(one.raw) for one in found] if as_json else show.exports(found))
+
+
 def units(
     job: options.Job,
     state: options.UnitStateOption = None,
@@ -289,9 +336,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise RequestError(
-            f"This is not a request in JSON: {error}", code="bad-file", where=str(file)
-        ) from None
+        raise RequestError(f"This is no JSON document: {error}", code="bad-file", where=str(file)) from None
     if not isinstance(found, dict):
-        raise RequestError("A request is a JSON object.", code="bad-file", where=str(file))
+        raise RequestError("A request, or a card, is a JSON object.", code="bad-file", where=str(file))
     return found

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import html
+import os
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import hist
 
-from binworks.client import events
+from binworks.client import events, export, show
 from binworks.client.events import Event
+from binworks.client.export import Export, Progress
 from binworks.client.snapshot import NOMINAL, Snapshot
 from binworks.client.status import Status
 from binworks.client.transport import Transport
+from binworks.tensors.card import Card
 from binworks.tensors.errors import TransientError
-from binworks.tensors.tensor import SIGNAL_REGION, Tensor
+from binworks.tensors.fitinput import FitInput
+from binworks.tensors.select import Select
+from binworks.tensors.tensor import Tensor
 
 LONG_POLL = 20
 
@@ -150,7 +155,7 @@ class Job:
 
     def tensor(
         self,
-        region: Mapping[str, int] = SIGNAL_REGION,
+        region: Select | None = None,
         *,
         luminosity: float | None = None,
         allow_partial: bool = False,
@@ -158,21 +163,63 @@ class Job:
         """Return what a fit needs, as `Snapshot.tensor` of the latest snapshot."""
         return self.snapshot(allow_partial=allow_partial).tensor(region, luminosity=luminosity)
 
+    def fit_input(self, card: Card | None = None) -> FitInput:
+        """Return what the export formats write, as `Snapshot.fit_input` of the latest snapshot."""
+        partial = card is not None and card.allow_partial
+        return self.snapshot(allow_partial=partial).fit_input(card)
+
+    def export(
+        self,
+        format: str,  # noqa: A002  what everybody calls it
+        target: str | os.PathLike[str] | None = None,
+        *,
+        card: Card | Mapping[str, Any] | None = None,
+        generation: int | None = None,
+        allow_partial: bool = False,
+        progress: Progress | bool | None = None,
+    ) -> Export:
+        """Let the service make a file for a fit, and download it; once cut short, a download goes on where it was.
+
+        Parameters
+        ----------
+        format : str
+            ``rabbit``, ``rabbit-sparse``, ``pyhf``, ``uhi-hdf5``, ``uhi-zip`` or ``root``.
+        target : path, optional
+            Of the file, or a folder; default: here, under the name that the service proposes.
+        card : Card or mapping, optional
+            Channels, processes, data and systematics; default: that of the job's processor.
+        generation : int, optional
+            Default: the latest snapshot.
+        allow_partial : bool
+            Take a snapshot that lacks events, too; the card may say so itself.
+        progress : callable or bool, optional
+            Called with what is done now, how far, and of how much; True shows a bar.
+
+        Raises
+        ------
+        RequestError
+            For a name that does not exist; why the file could not be made.
+        ConflictError
+            Code ``no-snapshot``; or ``incomplete`` if events are missing and neither you nor the card allow it.
+        """
+        with show.bar(progress) as told:
+            asked = export.ask(self._transport, self.id, format, card, generation, allow_partial)
+            ready = export.wait(self._transport, asked, told)
+            return export.download(self._transport, ready, Path(target or "."), told)
+
+    def exports(self) -> list[Export]:
+        """Return the exports of the job that the service has, newest first."""
+        found: list[Export] = []
+        cursor: str | None = None
+        while True:
+            page = self._transport.request("GET", f"{self._path}/exports", params={"cursor": cursor}).json()
+            found += map(Export.from_json, page["exports"])
+            cursor = page["next"]
+            if cursor is None:
+                return found
+
     def __repr__(self) -> str:
         return f"Job({self.id!r})"
 
     def _repr_html_(self) -> str:
-        status = self.status()
-        rows = {
-            "state": status.state,
-            "events": f"{status.events_done:,} of {status.events_total:,} ({status.fraction:.0%})",
-            "snapshot": "none" if status.generation is None else f"{status.generation}",
-            "complete": "yes" if status.complete else "no",
-            "left out": status.left_out,
-            "note": status.note or "",
-            "error": str(status.error or ""),
-        }
-        cells = "".join(
-            f"<tr><th>{key}</th><td>{html.escape(value)}</td></tr>" for key, value in rows.items() if value
-        )
-        return f"<table><caption>Job <code>{html.escape(self.id)}</code></caption>{cells}</table>"
+        return self.status()._repr_html_()

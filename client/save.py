@@ -16,7 +16,8 @@ import numpy as np
 import uhi.io.zip
 from numpy.typing import NDArray
 
-from binworks.client.snapshot import Progress, Snapshot
+from binworks.client.snapshot import Snapshot
+from binworks.client.source import Progress
 from binworks.tensors.archive import TimelessZip
 from binworks.tensors.errors import RequestError
 from binworks.tensors.histogram import Histogram

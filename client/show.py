@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from binworks.client.events import Event
+from binworks.client.export import Export
 from binworks.client.status import Status
 from binworks.tensors.incomplete import percent
 
+Told = Callable[[str, float, float], None]
 COLOURS = {
     "succeeded": "green",
     "failed": "red",
@@ -117,6 +121,40 @@ def mappings(found: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> Tabl
 def state(name: str) -> Text:
     """Return the name of a state in its colour."""
     return Text(name, style=COLOURS.get(name, ""))
+
+
+@contextmanager
+def bar(wanted: Told | bool | None) -> Iterator[Told | None]:
+    """Give what shows how far something is: a bar for True, nothing for False, else the callable itself."""
+    if wanted is not True:
+        yield wanted or None
+        return
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[size]}"),
+    )
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+        task = progress.add_task("waiting", total=None, size="")
+
+        def told(what: str, done: float, total: float) -> None:
+            size = f"{decimal(int(done))} of {decimal(int(total))}" if total > 1 else ""
+            progress.update(task, description=what, completed=done, total=total, size=size)
+
+        yield told
+
+
+def exports(found: Iterable[Export]) -> Table:
+    """Return a table of exports."""
+    table = Table("export", "format", "snapshot", "state", "bytes", "error", box=None, header_style="bold")
+    for export in found:
+        size = "" if export.bytes is None else f"{export.bytes:,}"
+        how = export.state if export.finished else f"{export.state}, {export.progress:.0%}"
+        error = Text(str(export.error or ""), style="red")
+        table.add_row(export.id, export.format, str(export.generation), how, size, error)
+    return table
 
 
 class Follower:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from binworks.client import notebook
 from binworks.tensors.errors import BinworksError, ConflictError
 from binworks.tensors.incomplete import percent
 
@@ -80,9 +81,22 @@ class Status:
             missing_events=missing.get("events", 0),
             missing_files=missing.get("n_files", 0),
             note=view.get("note"),
-            error=_error(view.get("error")),
+            error=error_in(view.get("error")),
             raw=view,
         )
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "state": self.state,
+            "label": self.label or "",
+            "events": f"{self.events_done:,} of {self.events_total:,} ({self.fraction:.0%})",
+            "snapshot": "none" if self.generation is None else f"{self.generation}",
+            "complete": "yes" if self.complete else "no",
+            "left out": self.left_out,
+            "note": self.note or "",
+            "error": str(self.error or ""),
+        }
+        return notebook.facts(f"Job {self.id}", rows)
 
     @property
     def finished(self) -> bool:
@@ -128,7 +142,8 @@ class Status:
         return self
 
 
-def _error(problem: Mapping[str, Any] | None) -> BinworksError | None:
+def error_in(problem: Mapping[str, Any] | None) -> BinworksError | None:
+    """Return the error that a document describes, if it does."""
     if not problem:
         return None
     return BinworksError(

@@ -33,7 +33,10 @@ _KINDS: dict[str, type[BinworksError]] = {
     for cls in (ConflictError, InputError, PayloadError, PhysicsError, RequestError, TransientError)
 }
 _PASSING = (502, 503, 504)
-_DIGEST = "sha-256=:"
+_TOO_MANY = 429
+LONGEST_WISH = 30.0
+"""Seconds: a service that wants a longer pause is not waited for."""
+DIGEST = "sha-256=:"
 
 
 class Transport:
@@ -54,6 +57,7 @@ class Transport:
         if address.token:
             headers["Authorization"] = f"Bearer {address.token}"
         self._reached = False
+        self._capabilities: frozenset[str] | None = None
         self._http = httpx.Client(base_url=address.url, headers=headers, timeout=timeout)
 
     def request(
@@ -91,10 +95,18 @@ class Transport:
                     raise self.unreachable(error) from error
             else:
                 self._reached = True
-                if answer.status_code not in _PASSING or last:
+                if last or not _passes(answer):
                     return _checked(answer)
+                time.sleep(_wish(answer) or 0.0)
             pause(attempt)
         raise AssertionError("the last attempt returns or raises")
+
+    def can(self, capability: str) -> bool:
+        """Whether the service says that it can do this; asked once."""
+        if self._capabilities is None:
+            said = self.request("GET", "/v1/").json()
+            self._capabilities = frozenset(said.get("capabilities", ()))
+        return capability in self._capabilities
 
     @contextmanager
     def stream(self, path: str, headers: Mapping[str, str], silence: float) -> Iterator[httpx.Response]:
@@ -107,7 +119,7 @@ class Transport:
         """
         timeout = httpx.Timeout(self.timeout, read=silence)
         with self._http.stream("GET", path, headers=headers, timeout=timeout) as answer:
-            if answer.status_code != 200:
+            if not answer.is_success:
                 answer.read()
                 raise error_of(answer)
             yield answer
@@ -123,6 +135,20 @@ class Transport:
     def close(self) -> None:
         """Give the connections back."""
         self._http.close()
+
+
+def _passes(answer: httpx.Response) -> bool:
+    """Whether the same request may soon be answered; a limit that does not say when is no such thing."""
+    wish = _wish(answer)
+    if answer.status_code == _TOO_MANY:
+        return wish is not None and wish <= LONGEST_WISH
+    return answer.status_code in _PASSING and (wish or 0.0) <= LONGEST_WISH
+
+
+def _wish(answer: httpx.Response) -> float | None:
+    """Return how many seconds the service wants to be left alone."""
+    said = answer.headers.get("Retry-After", "")
+    return float(said) if said.isdecimal() else None
 
 
 def pause(attempt: int) -> None:
@@ -150,8 +176,8 @@ def _checked(answer: httpx.Response) -> httpx.Response:
     if not answer.is_success:
         raise error_of(answer)
     given = answer.headers.get("Repr-Digest", "")
-    if given.startswith(_DIGEST):
-        expected = base64.b64decode(given.removeprefix(_DIGEST).rstrip(":"))
+    if given.startswith(DIGEST) and answer.request.method != "HEAD":
+        expected = base64.b64decode(given.removeprefix(DIGEST).rstrip(":"))
         found = hashlib.sha256(answer.content).digest()
         if found != expected:
             raise TransientError(
