@@ -26,7 +26,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--host", help="address to listen on; default: that of the settings, loopback")
     parser.add_argument("--port", type=int, help="default: that of the settings")
     given = parser.parse_args(arguments)
-    settings = Settings.load(given.home)
+    listen = {name: value for name in ("host", "port") if (value := getattr(given, name)) is not None}
+    settings = Settings.load(given.home).model_copy(update=listen)
     logs.to_file(settings.logs / "api.log")
     _allow_many_readers()
     app = create_app(settings)
@@ -34,8 +35,8 @@ def main(arguments: list[str] | None = None) -> None:
     gc.freeze()  # what is there now, stays: looking through it again and again would hold up requests
     uvicorn.run(
         app,
-        host=given.host or settings.host,
-        port=settings.port if given.port is None else given.port,
+        host=settings.host,
+        port=settings.port,
         loop="auto",  # uvloop and httptools, where they are: half the time of a request
         http="auto",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

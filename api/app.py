@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 import binworks
 from binworks.api import (
     catalogue,
+    dashboard,
     events,
     expansions,
     exports,
@@ -78,6 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
             sharing,
             tokens,
             sessions,
+            dashboard,
             expansions,
             exports,
             pages,

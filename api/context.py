@@ -11,6 +11,7 @@ from binworks.api.bearers import Bearers
 from binworks.api.cached import Changes, Shelf, Views
 from binworks.api.exporting import Exporting
 from binworks.api.feed import Feed
+from binworks.api.upstream import Upstream
 from binworks.service.database import Database
 from binworks.service.exports import Exports
 from binworks.service.jobs import Jobs
@@ -37,6 +38,7 @@ class Context:
     shelf: Shelf
     exports: Exports
     exporting: Exporting
+    dashboard: Upstream
 
     @classmethod
     def open(cls, settings: Settings) -> Context:
@@ -61,10 +63,12 @@ class Context:
             Shelf(),
             exports,
             Exporting(settings, exports),
+            Upstream(settings),
         )
 
     async def close(self) -> None:
         """Give back what is open."""
+        await self.dashboard.close()
         await self.exporting.close()
         await self.feed.close()
         self.changes.close()

@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 
 import binworks
 from binworks.api.context import Ctx
+from binworks.api.dashboard import FIRST
 from binworks.api.problems import responses
 from binworks.service.database import jobs
 from binworks.service.model import JobState
@@ -40,7 +41,7 @@ class Version(BaseModel):
         ]
     )
     histogram_formats: list[str] = Field(default=FORMATS)
-    dashboard: str | None = Field(None, description="Address of the Dask dashboard.")
+    dashboard: str | None = Field(None, description="Path of the Dask dashboard.")
 
 
 class Alive(BaseModel):
@@ -52,7 +53,7 @@ class Alive(BaseModel):
 @router.get("/v1/")
 def version(context: Ctx) -> Version:
     """Return the version and the capabilities."""
-    return Version(dashboard=context.settings.dashboard)
+    return Version(dashboard=FIRST if context.settings.dashboard else None)
 
 
 @router.get("/healthz")

@@ -16,6 +16,10 @@ CONFIGURATION = {
     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
 }
 
+LOOPBACK = "127.0.0.1"
+"""The dashboard lets everybody in: others reach it through the API only."""
+DASHBOARD_PREFIX = "/dask"
+
 
 class LocalBackend:
     """Scheduler and workers on this machine; see `binworks.deploy.base.Backend`.
@@ -60,7 +64,8 @@ class LocalBackend:
     def start(self) -> None:
         """Start the scheduler."""
         place = ["--host", self.host, "--port", str(self.port)]
-        dashboard = ["--dashboard-address", f"{self.host}:{self.dashboard_port}"]
+        dashboard = ["--dashboard-address", f"{LOOPBACK}:{self.dashboard_port}"]
+        dashboard += ["--dashboard-prefix", DASHBOARD_PREFIX]
         self.scheduler = self._keeper("scheduler", "distributed.cli.dask_scheduler", *place, *dashboard)
 
     def scale(self, workers: int) -> None:

@@ -46,7 +46,9 @@ class Settings(BaseModel):
         "read at one is looked for at the next.",
     )
     scheduler: str = Field(default="tcp://127.0.0.1:8786", description="Address of the Dask scheduler.")
-    dashboard: str | None = Field(default=None, description="Address of the Dask dashboard, for people.")
+    dashboard: str | None = Field(
+        default=None, description="Address at which the API reaches the Dask dashboard."
+    )
     host: str = Field(default="127.0.0.1", description="Address on which the REST service listens.")
     port: int = Field(default=8080, ge=1, le=65535)
     hosts: tuple[str, ...] = Field(
@@ -132,7 +134,7 @@ class Settings(BaseModel):
     max_stored_bytes: int | None = Field(
         default=None,
         ge=1,
-        description="Bytes of the snapshots of one owner's jobs and of the partials that they filled.",
+        description="Bytes of the snapshots and exports of one owner's jobs and of the partials that they filled.",
     )
     max_cpu_hours: float | None = Field(
         default=None, gt=0, description="Hours that workers spend on one owner's units in 30 days."
@@ -156,7 +158,8 @@ class Settings(BaseModel):
     @property
     def url(self) -> str:
         """Address of the REST service."""
-        return f"http://{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
 
     @property
     def allowed_roots(self) -> tuple[str, ...]:

@@ -22,8 +22,9 @@ import typer
 from rich.console import Console
 
 from binworks.deploy.keeper import Keeper, stop_all
-from binworks.deploy.local import LocalBackend
+from binworks.deploy.local import DASHBOARD_PREFIX, LOOPBACK, LocalBackend
 from binworks.service import tokens
+from binworks.service.addresses import is_loopback
 from binworks.service.database import Database
 from binworks.service.environment import WORKER
 from binworks.service.settings import FILE_NAME, Settings
@@ -63,6 +64,7 @@ class Service:
             preload="binworks.service.preload",
             environment=WORKER,
         )
+        self.token_is_new = False
         self.driver = self._keeper("driver", "binworks.service.driver")
         self.api = self._keeper("api", "binworks.api")
 
@@ -75,7 +77,7 @@ class Service:
             Code ``not-ready`` if that takes too long, with the folder whose files may say why.
         """
         self.settings.save()
-        ensure_token(self.settings)
+        self.token_is_new = ensure_token(self.settings)
         try:
             self.backend.start()
             self.backend.scale(self.workers)
@@ -122,15 +124,17 @@ def _answers(url: str) -> bool:
         return False
 
 
-def ensure_token(settings: Settings) -> Path:
-    """Return the file with the admin's token; a token is made if there is none that is valid."""
+def ensure_token(settings: Settings) -> bool:
+    """Make the admin's token and its file if there is none that is valid; return whether it was made."""
     path = settings.home / TOKEN_FILE
     database = Database(settings.database_url)
     try:
         database.create_tables()
         if path.exists() and tokens.check(database, path.read_text().strip(), now=time.time()):
-            return path
-        secret = tokens.create(database, OWNER, ["read", "submit", "admin"], now=time.time())
+            return False
+        secret = tokens.create(
+            database, OWNER, tokens.SCOPES["admin"], now=time.time(), label="made by binworks up"
+        )
     finally:
         database.close()
     draft = path.with_suffix(".new")
@@ -138,7 +142,7 @@ def ensure_token(settings: Settings) -> Path:
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(secret + "\n")
     draft.replace(path)
-    return path
+    return True
 
 
 @contextmanager
@@ -178,7 +182,7 @@ def choose_port(host: str, port: int) -> int:
     RequestError
         Code ``port-in-use``.
     """
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -220,16 +224,16 @@ def configure(home: Path, given: dict[str, Any], port: int) -> Settings:
         if not path.exists():
             raise RequestError("There is no such file or folder.", code="no-such-file", where=str(path))
     try:
-        dashboard = choose_port(before.host, DASHBOARD_PORT)
+        dashboard = choose_port(LOOPBACK, DASHBOARD_PORT)
     except RequestError:
-        dashboard = choose_port(before.host, 0)
+        dashboard = choose_port(LOOPBACK, 0)
     return before.model_copy(
         update={
             **changes,
             "home": home,
-            "port": choose_port(before.host, port),
-            "scheduler": f"tcp://{before.host}:{choose_port(before.host, 0)}",
-            "dashboard": f"http://{before.host}:{dashboard}/status",
+            "port": choose_port(changes.get("host", before.host), port),
+            "scheduler": f"tcp://{LOOPBACK}:{choose_port(LOOPBACK, 0)}",  # both let everybody in
+            "dashboard": f"http://{LOOPBACK}:{dashboard}",
         }
     )
 
@@ -241,6 +245,12 @@ def command(
     data_root: Annotated[list[str] | None, typer.Option(help="Folder that jobs may read.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Workers of one thread.")] = os.cpu_count() or 1,
     memory: Annotated[str, typer.Option(help="Limit of a worker, e.g. 4GB; auto: its share.")] = "auto",
+    host: Annotated[
+        str | None,
+        typer.Option(
+            help="Address on which the REST service listens; default: the loopback, for this machine alone."
+        ),
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the REST service; 0: any.")] = 8080,
     store: Annotated[
         str | None,
@@ -259,6 +269,7 @@ def command(
         "corrections": tuple(path.absolute() for path in corrections or ()),
         "data_roots": tuple(data_root or ()),
         "store": None if store is None else checked_store(store),
+        "host": host,
         "unit_events": unit_events,
         "snapshot_seconds": snapshot_seconds,
     }
@@ -267,29 +278,45 @@ def command(
         signal.signal(number, lambda *_: stop.set())
     with locked(home):
         settings = configure(home, given, port)
-        with Service(settings, workers=workers, memory=memory):
+        with Service(settings, workers=workers, memory=memory) as service:
             run_file = home / RUN_FILE
             addresses = {
                 "url": settings.url,
-                "dashboard": settings.dashboard,
+                "dashboard": f"{settings.url}{DASHBOARD_PREFIX}/status",
                 "home": str(home),
                 "pid": os.getpid(),
             }
             run_file.write_text(json.dumps(addresses) + "\n")
             try:
-                _tell(settings, addresses, as_json=as_json)
+                _warn(settings)
+                _tell(settings, addresses, as_json=as_json, new=service.token_is_new)
                 stop.wait()
             finally:
                 run_file.unlink(missing_ok=True)
 
 
-def _tell(settings: Settings, addresses: dict[str, Any], *, as_json: bool) -> None:
+def _warn(settings: Settings) -> None:
+    """Say what a service that others reach needs."""
+    if not is_loopback(settings.host):
+        typer.secho(
+            f"Others can reach {settings.host}, and tokens and results go over the line as they are: put TLS in "
+            "front, and name the service's names in its setting `hosts`.",
+            err=True,
+            fg=typer.colors.YELLOW,
+        )
+
+
+def _tell(settings: Settings, addresses: dict[str, Any], *, as_json: bool, new: bool) -> None:
     console = Console(highlight=False, soft_wrap=True)
     if as_json:
         console.out(json.dumps(addresses))
         return
     console.print(f"[bold]binworks is up[/] at {settings.url}  (docs: {settings.url}/docs)")
-    console.print(f"Dask dashboard: {settings.dashboard}")
+    console.print(f"Dask dashboard: {addresses['dashboard']}")
+    token = settings.home / TOKEN_FILE
+    if new and sys.stdout.isatty():  # a file or a log would keep it
+        console.print(f"Admin token, shown this once: {token.read_text().strip()}")
+    console.print(f"To sign in to the page: the token in {token}")
     console.print("In another terminal, to be let in:")
     console.print(f"  export BINWORKS_HOME={settings.home}", markup=False)
     console.print("  binworks submit --help", markup=False)

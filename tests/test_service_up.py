@@ -45,7 +45,7 @@ def test_up_serves_until_a_signal_and_leaves_no_process(tmp_path: Path) -> None:
             assert json.loads((home / "service.json").read_text()) == told
             token = (home / "token").read_text().strip()
             assert json.loads(get(f"{told['url']}/v1/jobs", token))["jobs"] == []
-            assert b"Dask" in get(told["dashboard"])
+            assert b"Dask" in get(told["dashboard"], token)
             second = subprocess.run(
                 run_up("--home", home, "--port", 0), capture_output=True, text=True, check=False
             )
@@ -112,15 +112,18 @@ def test_settings_of_a_home_are_kept_unless_given_anew(tmp_path: Path) -> None:
 
 def test_the_token_is_for_its_owner_only_and_is_kept_while_it_is_valid(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
-    path = ensure_token(settings)
+    assert ensure_token(settings)
+    path = tmp_path / "token"
     token = path.read_text()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert ensure_token(settings).read_text() == token
+    assert not ensure_token(settings)
+    assert path.read_text() == token
     database = Database(settings.database_url)
     held = check(database, token.strip(), now=time.time())
     database.close()
     assert held is not None
     assert held.scopes == {"read", "submit", "admin"}
     path.write_text("bw_other\n")
-    assert ensure_token(settings).read_text() not in (token, "bw_other\n")
+    assert ensure_token(settings)
+    assert path.read_text() not in (token, "bw_other\n")
     assert not (tmp_path / "token.new").exists()
