@@ -15,17 +15,17 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 from sqlalchemy import and_, delete, func, or_, select
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Row
 
 from binworks.service import jobstate, layout
-from binworks.service.database import Database, generations, jobs, merges, pins, units
+from binworks.service.database import Database, exports, generations, jobs, merges, pins, units
 from binworks.service.garbage import Generation, Partial, superseded, unused
 from binworks.service.settings import Settings
 from binworks.service.store import Store
@@ -50,6 +50,8 @@ class Report:
     ----------
     snapshots, partials, folders : int
         Superseded or abandoned snapshots; stored sums; folders of jobs that were deleted.
+    exports : int
+        Files for fits that nobody read for long.
     nbytes : int
         Of all these in the store.
     freeable : int or None
@@ -62,12 +64,14 @@ class Report:
     snapshots: int = 0
     partials: int = 0
     folders: int = 0
+    exports: int = 0
     nbytes: int = 0
     freeable: int | None = None
     finished: bool = True
 
     def __str__(self) -> str:
-        return f"{self.snapshots} snapshots, {self.partials} partials, {self.folders} job folders: {self.nbytes} bytes"
+        counts = f"{self.snapshots} snapshots, {self.partials} partials, {self.exports} exports"
+        return f"{counts}, {self.folders} job folders: {self.nbytes} bytes"
 
 
 def collect(
@@ -104,7 +108,7 @@ def collect(
         store.remove_stale_drafts()
     collector = _Collector(database, store, settings, now, time.monotonic() + seconds, dry_run, thorough)
     # last what must write into the database: it may be on the disk that is full
-    for step in (collector.folders, collector.partials, collector.snapshots):
+    for step in (collector.folders, collector.partials, collector.snapshots, collector.exports):
         step()
     if thorough:
         collector.add_up_freeable()
@@ -246,6 +250,43 @@ class _Collector:
                     connection.execute(delete(pins).where(*pinned))
                     connection.execute(delete(generations).where(place, generations.c.n == g.n))
         return garbage
+
+    # files for fits
+
+    def exports(self) -> None:
+        """Remove files for fits that nobody read for long, and those of attempts that were cut short."""
+        unread = self.now - self.settings.keep_exports_days * DAY
+        with self.database.read() as connection:
+            rows = connection.execute(select(exports)).all()
+        for row in rows:
+            if self._late:
+                return
+            old = row.state in ("ready", "failed") and row.asked < unread
+            if old and (self.dry_run or self._forget_export(row)):
+                self._remove(layout.exports(row.job, row.id))
+                self.report.exports += 1
+                continue
+            for name in self.store.children(layout.exports(row.job, row.id)):
+                if name.isdecimal() and int(name) < row.fence:
+                    self._remove(f"{layout.exports(row.job, row.id)}/{name}")
+        if self.thorough:
+            self._nobodys_exports()
+
+    def _forget_export(self, row: Row[Any]) -> bool:
+        """Take away its row, unless somebody has asked for it meanwhile."""
+        same = (exports.c.id == row.id, exports.c.asked == row.asked, exports.c.state == row.state)
+        with self.database.write() as connection:
+            return bool(connection.execute(delete(exports).where(*same)).rowcount)
+
+    def _nobodys_exports(self) -> None:
+        """Remove files whose rows are gone: a removal was cut short."""
+        for job in self.store.children("jobs"):
+            for name in self.store.children(layout.exports(job)):
+                with self.database.read() as connection:
+                    known = connection.execute(select(exports.c.id).where(exports.c.id == name)).first()
+                if known is None:
+                    self._remove(layout.exports(job, name))
+                    self.report.exports += 1
 
     # partials
 
@@ -425,6 +466,7 @@ def _tell(report: Report, *, dry_run: bool) -> None:
     table.add_row("would be removed" if dry_run else "removed", decimal(report.nbytes))
     table.add_row("snapshots", f"{report.snapshots:,}")
     table.add_row("partials", f"{report.partials:,}")
+    table.add_row("files for fits", f"{report.exports:,}")
     table.add_row("folders of deleted jobs", f"{report.folders:,}")
     table.add_row("kept for a while, needed by no job", decimal(report.freeable or 0))
     Console(highlight=False).print(table)

@@ -298,7 +298,9 @@ class Usage(BaseModel):
     owner: str
     active_jobs: Quota = Field(description="Jobs that are not finished.")
     queued_units: Quota = Field(description="Units of work of these jobs that are not settled.")
-    stored_bytes: Quota = Field(description="Of snapshots, and of the partials that his jobs filled.")
+    stored_bytes: Quota = Field(
+        description="Of snapshots, of files for fits, and of the partials that his jobs filled."
+    )
     cpu_hours: Quota = Field(description="What workers spent on his units in the last 30 days.")
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import delete, func, insert, select
 from sqlalchemy.engine import Connection
 
 from binworks.service import jobstate
-from binworks.service.database import generations, jobs, spent, units
+from binworks.service.database import exports, generations, jobs, spent, units
 from binworks.service.model import Quota, UnitState, Usage
 from binworks.service.settings import Settings
 from binworks.tensors.errors import ConflictError
@@ -69,11 +69,12 @@ def queued_units(connection: Connection, owner: str, _now: float) -> int:
 
 
 def stored_bytes(connection: Connection, owner: str, _now: float) -> int:
-    """Return the bytes of the published snapshots of his jobs and of the partials that these jobs filled themselves."""
+    """Return the bytes of the published snapshots and exports of his jobs, and of the partials that they filled."""
     total = 0
     for table, counted in (
         (generations, generations.c.published),
         (units, (units.c.state == UnitState.DONE) & units.c.reused.is_(False)),
+        (exports, exports.c.bytes.is_not(None)),
     ):
         query = select(func.sum(table.c.bytes)).select_from(table.join(jobs))
         total += connection.execute(query.where(jobs.c.owner == owner, counted)).scalar_one() or 0

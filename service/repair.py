@@ -12,7 +12,7 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.engine import Connection
 
 from binworks.service import anew, jobstate, layout, lease, plan, snapshot, views, worker
-from binworks.service.database import Database, generations, jobs, merges, units
+from binworks.service.database import Database, exports, generations, jobs, merges, units
 from binworks.service.jobs import add_event
 from binworks.service.model import UnitState
 from binworks.service.objects import ROOT
@@ -116,12 +116,19 @@ class Repairs:
             "row-differs": lambda: self._publish(facts, n),
             "row-missing": lambda: self._make_readable(facts, n),
             "expansion-damaged": lambda: self._expand(facts, finding.where),
+            "export-damaged": lambda: self._forget_export(facts, name),
         }.get(finding.kind)
         if mend is not None:
             try:
                 mend()
             except (BinworksError, ValueError, KeyError, TypeError):
                 return  # the next check says what is left
+
+    def _forget_export(self, facts: Facts, name: str) -> None:
+        """Take a file for a fit away; whoever asks for it again gets a new one."""
+        with self.database.write() as connection:
+            connection.execute(delete(exports).where(exports.c.id == name))
+        self.store.remove(layout.exports(facts.id, name))
 
     def _rebuild(self, facts: Facts, n: int, name: str) -> None:
         """Add up a data set again, aside; it takes the place of the damaged one if it has the manifest's digest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from sqlalchemy.engine import Connection, Row
 
 from binworks.processors.fileindex import DamagedIndexError, FileIndex
 from binworks.service import jobstate, layout
-from binworks.service.database import Database, generations, jobs, merges, units
+from binworks.service.database import Database, exports, generations, jobs, merges, units
 from binworks.service.garbage import superseded
 from binworks.service.gc import PARTIALS, leftover, numbers
 from binworks.service.model import JobState, ResolvedJob, UnitState
@@ -170,6 +171,7 @@ class Checks:
             return []
         found = [f for row in facts.generations if row.published for f in self._generation(facts, row)]
         found += self._expansions(facts)
+        found += self._exports(facts)
         return found + list(self._unpublished(facts))
 
     def _generation(self, facts: Facts, row: Row[Any]) -> Iterator[Finding]:
@@ -248,6 +250,32 @@ class Checks:
             except (RequestError, *UNREADABLE) as error:
                 message = "It is not there." if isinstance(error, RequestError) else self._told(error)
                 yield Finding("expansion-damaged", key, message, job=facts.id, name=group)
+
+    def _exports(self, facts: Facts) -> Iterator[Finding]:
+        """Check the files for fits that are said to be ready."""
+        with self.database.read() as connection:
+            rows = _of_job(connection, exports, facts.id, exports.c.id)
+        for row in rows:
+            if row.state != "ready":
+                continue
+            key = layout.export(facts.id, row.id, row.fence)
+            problem = self._file(key, layout.exports(facts.id, row.id), row.bytes, row.sha256)
+            if problem:
+                yield Finding("export-damaged", key, problem, job=facts.id, name=row.id)
+
+    def _file(self, key: str, within: str, nbytes: int, sha256: str) -> str | None:
+        try:
+            with self.store.opened(key, within) as file:
+                if file.size != nbytes:
+                    return f"It has {file.size} bytes, the ledger says {nbytes}."
+                digest = hashlib.sha256()
+                for start in range(0, 0 if self.quick else nbytes, file.block):
+                    digest.update(file.read(start, min(start + file.block, nbytes)))
+        except RequestError:
+            return "It is not there."
+        if self.quick or digest.hexdigest() == sha256:
+            return None
+        return f"It has the sha256 {digest.hexdigest()}, the ledger says {sha256}."
 
     def _blocks(self, facts: Facts, n: int) -> set[str]:
         names: set[str] = set()
