@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
 
+import httpx
 import pytest
 from hand_made_service import Served
 from test_api_jobs import problem
 
+from binworks.api import feed
+from binworks.api.cached import Changes
+from binworks.api.feed import Feed
 from binworks.client.events import Event, parse
 from binworks.service.model import JobState
 
@@ -139,3 +145,112 @@ def test_the_stream_of_a_job_that_is_deleted_meanwhile_ends(served: Served, job:
     made.jobs.delete(job)
     for _ in stream:
         pass
+
+
+@asynccontextmanager
+async def listening(served: Served) -> AsyncIterator[Feed]:
+    changes = Changes(served.made.database)
+    found = Feed(served.made.jobs, changes)
+    yield found
+    await found.close()
+    changes.close()
+
+
+def test_many_listeners_hear_the_same_from_one_reader_wherever_they_begin(served: Served, job: str) -> None:
+    made = served.made
+    other = made.submit()
+    before = [event.id for event in made.jobs.events(job)]
+
+    async def listen(found: Feed, after: int, last: int) -> list[int]:
+        heard: list[int] = []
+        async with aclosing(found.subscribe(job, after)) as told:
+            async for news in told:
+                heard += [event.id for event in news.events]
+                if heard and heard[-1] == last:
+                    return heard
+        raise AssertionError
+
+    async def all_at_once() -> list[list[int]]:
+        async with listening(served) as found:
+            first = [asyncio.create_task(listen(found, after, before[-1] + 40)) for after in (0, *before)]
+            for number in range(20):
+                await asyncio.to_thread(made.tell, job, "note", {"note": str(number)})
+                await asyncio.to_thread(made.tell, other, "note", {"note": "not mine"})
+                first.append(asyncio.create_task(listen(found, before[0], before[-1] + 40)))
+            await asyncio.to_thread(made.tell, job, "note", {"note": "last"})
+            last = made.jobs.events(job)[-1].id
+            for task in first:
+                task.cancel()
+            again = [asyncio.create_task(listen(found, after, last)) for after in (0, *before)]
+            return await asyncio.gather(*again)
+
+    heard = asyncio.run(all_at_once())
+    known = [event.id for event in made.jobs.events(job)]
+    for after, ids in zip((0, *before), heard, strict=True):
+        assert ids == [number for number in known if number > after]
+
+
+def test_a_slow_listener_misses_nothing_and_nothing_is_kept_for_him(
+    served: Served, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "KEPT_EVENTS", 5)
+    monkeypatch.setattr(feed, "PAGE", 7)
+    made = served.made
+
+    async def listen() -> list[int]:
+        heard: list[int] = []
+        async with listening(served) as found, aclosing(found.subscribe(job)) as told:
+            async for news in told:
+                heard += [event.id for event in news.events]
+                if len(heard) >= 85:
+                    return heard
+                if not news.more:  # much happens while he sleeps
+                    for _ in range(20):
+                        await asyncio.to_thread(made.tell, job, "progress", PROGRESS)
+                    await asyncio.sleep(0.2)
+                    kept = found._logs[job]
+                    assert len(kept.told) <= 5
+        return heard
+
+    heard = asyncio.run(listen())
+    assert heard == [event.id for event in made.jobs.events(job)][: len(heard)]
+
+
+def test_a_hundred_streams_of_one_process_hear_of_an_event_together(served: Served, job: str) -> None:
+    async def run() -> list[float]:
+        limits = httpx.Limits(max_connections=200)
+        async with httpx.AsyncClient(
+            base_url=served.url, headers=served.headers(), limits=limits, timeout=60
+        ) as http:
+            ready = asyncio.Semaphore(0)
+
+            async def follow() -> float:
+                async with http.stream("GET", f"/v1/jobs/{job}/events") as answer:
+                    seen = 0
+                    async for line in answer.aiter_lines():
+                        seen += line.startswith("data:")
+                        if line.startswith("data:") and seen == 5:
+                            ready.release()
+                        if "together" in line:
+                            return time.monotonic()
+                raise AssertionError
+
+            tasks = [asyncio.create_task(follow()) for _ in range(100)]
+            for _ in tasks:
+                await ready.acquire()
+            begin = time.monotonic()
+            await asyncio.to_thread(served.made.tell, job, "note", {"note": "together"})
+            return [end - begin for end in await asyncio.gather(*tasks)]
+
+    late = asyncio.run(run())
+    assert max(late) < 5
+
+
+def test_asking_for_the_head_of_a_stream_does_not_follow_it(served: Served, job: str) -> None:
+    with served.http() as http:
+        begin = time.monotonic()
+        answer = http.head(f"/v1/jobs/{job}/events")
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert time.monotonic() - begin < 2
+        assert http.get("/healthz").status_code == 200, "the connection goes on"

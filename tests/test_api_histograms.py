@@ -8,8 +8,10 @@ import io
 import json
 import os
 import zipfile
+from pathlib import Path
 from typing import Any
 
+import brute_force_cases
 import hist
 import numpy as np
 import pytest
@@ -19,10 +21,15 @@ import uhi.schema
 from hand_made_service import GROUPS, Served, filled
 from test_api_jobs import problem
 
-from binworks.api import preview
+from binworks.api import parts, preview
+from binworks.processors import registry
 from binworks.service.model import JobState
 from binworks.tensors import incomplete
+from binworks.tensors.axes import w_axes
 from binworks.tensors.expansion import Expansion
+from binworks.tensors.groups.base import VariationGroup
+from binworks.tensors.histogram import Histogram
+from binworks.tensors.select import crop
 
 pytest_plugins = ["served_fixture"]
 
@@ -106,6 +113,102 @@ def test_a_named_variation_is_the_expansion_of_the_compact_block(served: Served,
             )
             assert np.array_equal(np.load(io.BytesIO(answer.content)), expected[row])
             assert not np.array_equal(expected[row], sums["nominal"].values)
+
+
+def w_groups(tmp_path: Path) -> list[VariationGroup]:
+    """Return all groups of the W channel."""
+    processor = registry.create("w_mass", {}, brute_force_cases.correction_set(tmp_path))
+    return list(processor._groups.values())
+
+
+def test_a_template_made_of_its_own_columns_has_the_bits_of_the_full_expansion(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    nominal = Histogram.zeros(w_axes())
+    nominal.values[...] = rng.gamma(3.0, 100.0, nominal.values.shape)
+    for group in w_groups(tmp_path):
+        expansion = group.expansion
+        block = group.block(w_axes())
+        block.values[...] = rng.normal(size=(*nominal.values.shape, 1)) * rng.normal(size=len(group.columns))
+        names = expansion.variations[:: max(1, len(expansion.variations) // 5)]
+        expected = expansion.expand(nominal, block, names)
+        read: set[int] = set()
+
+        def column(number: int, values: Any = block.values, read: set[int] = read) -> Any:
+            read.add(number)
+            return values[..., number]
+
+        for name, values in zip(names, expected, strict=True):
+            assert np.array_equal(parts.template(expansion, name, nominal, column), values), name
+        assert len(read) <= len(group.columns)
+
+
+SLICES = [
+    (["mt:2", "relIso:0"], {"mt": 2, "relIso": 0}, ["eta", "pt", "charge"]),
+    (
+        ["eta:3:40", "pt:5:6", "charge:1"],
+        {"eta": (3, 40), "pt": (5, 6), "charge": 1},
+        ["eta", "pt", "mt", "relIso"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("asked", "select", "left"), SLICES)
+@pytest.mark.parametrize("variation", [None, "effEta3Charge1", "massShiftW10MeVUp"])
+def test_a_slice_holds_the_bits_of_the_part_and_the_axes_left(
+    served: Served, asked: list[str], select: Any, left: list[str], variation: str | None
+) -> None:
+    path = f"/v1/jobs/{served.job}{NOMINAL}"
+    named = {} if variation is None else {"variation": variation}
+    with served.http() as http:
+        whole = http.get(path, params=named, headers={"Accept": "application/x-npy"})
+        part = http.get(path, params={**named, "select": asked}, headers={"Accept": "application/x-npy"})
+        described = http.get(path, params={**named, "select": asked})
+    nominal = served.sums["Wplusmunu"].histograms["nominal"]
+    expected = crop(Histogram(nominal.axes, np.load(io.BytesIO(whole.content))), select)
+    assert np.array_equal(np.load(io.BytesIO(part.content)), expected.values)
+    assert part.headers["ETag"] != whole.headers["ETag"]
+    h = hist.Hist(json.loads(described.text, object_hook=uhi.io.json.object_hook))
+    assert [axis.name for axis in h.axes] == left
+    assert [axis.edges[0] for axis in h.axes] == [axis.edges[0] for axis in expected.axes]
+
+
+def test_a_slice_of_a_block_is_read_without_the_rest(served: Served) -> None:
+    made = served.made
+    job = made.finished({"Wplusmunu": filled(22)})
+    path = f"/v1/jobs/{job}/histograms/Wplusmunu/wide"
+    headers = {"Accept": "application/x-npy"}
+    expected = filled(22).histograms["wide"].values
+    (shard, *_) = sorted(made.store.key_path(f"jobs/{job}/g/1/Wplusmunu/wide/values").glob("c.*"))
+    stored = bytearray(shard.read_bytes())
+    stored[len(stored) // 2 : len(stored) // 2 + 100_000] = bytes(
+        100_000
+    )  # the first chunk and the index are whole
+    shard.write_bytes(stored)
+    with served.http() as http:
+        part = http.get(path, params={"select": ["column:1:3", "mt:2"]}, headers=headers)
+        assert np.array_equal(np.load(io.BytesIO(part.content)), expected[:, :, :, 2, :, 1:3])
+        one = http.get(f"/v1/jobs/{job}{NOMINAL}", params={"variation": "wide2Up"}, headers=headers)
+        assert np.array_equal(np.load(io.BytesIO(one.content)), expected[..., 2])
+        assert http.get(path, headers=headers).json()["code"] == "damaged"
+        lost = http.get(f"/v1/jobs/{job}{NOMINAL}", params={"variation": "wide35Up"}, headers=headers)
+        assert (lost.status_code, lost.json()["code"]) == (503, "damaged")
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        (["mu:1"], "unknown-axis"),
+        (["mt:3"], "unknown-bin"),
+        (["eta:40:49"], "unknown-bin"),
+        (["eta:7:7"], "unknown-bin"),
+        (["mt:1", "mt:2"], "invalid-request"),
+        (["mt"], "invalid-request"),
+        (["mt:-1"], "invalid-request"),
+    ],
+)
+def test_a_slice_that_cannot_be_is_refused(served: Served, asked: list[str], code: str) -> None:
+    with served.http() as http:
+        problem(http.get(f"/v1/jobs/{served.job}{NOMINAL}", params={"select": asked}), 422, code)
 
 
 def test_what_is_not_there_is_named(served: Served) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 import pytest
 from hand_made_service import HandMade, Served, filled
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from binworks.api import examples
 from binworks.api.app import create_app
-from binworks.service.database import files
+from binworks.service.database import files, jobs
 from binworks.service.model import JobState, JobView, UnitState, Usage
 
 pytest_plugins = ["served_fixture"]
@@ -175,6 +175,93 @@ def test_pages_of_jobs_have_each_job_once(served: Served) -> None:
     assert submitted <= set(seen)
 
 
+def test_a_page_links_to_the_next_one(served: Served) -> None:
+    for _ in range(3):
+        served.made.submit("bob")
+    seen: list[str] = []
+    with served.http("bob") as http:
+        following: str | None = "/v1/jobs?state=queued&limit=2"
+        while following:
+            answer = http.get(following)
+            page = answer.json()
+            seen += [job["id"] for job in page["jobs"]]
+            assert ("next" in answer.links) == (page["next"] is not None)
+            following = answer.links["next"]["url"] if "next" in answer.links else None
+        assert len(seen) == len(set(seen)) >= 3
+    job = failed(served)
+    with served.http() as http:
+        answer = http.get(f"/v1/jobs/{job}/units", params={"limit": 1})
+        (unit,) = http.get(answer.links["next"]["url"]).json()["units"]
+        assert (unit["unit"], unit["state"]) == (1, "failed")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/jobs/{job}",
+        "/v1/jobs?state=succeeded",
+        "/v1/jobs/{job}/units",
+        "/v1/jobs/{job}/histograms",
+        "/v1/jobs/{job}/expansions",
+        "/v1/processors",
+        "/v1/processors/w_mass",
+        "/v1/datasets",
+        "/v1/corrections",
+        "/v1/usage",
+    ],
+)
+def test_what_has_not_changed_is_not_sent_again(served: Served, path: str) -> None:
+    with served.http() as http:
+        first = http.get(path.format(job=served.job))
+        tag = first.headers["ETag"]
+        again = http.get(path.format(job=served.job), headers={"If-None-Match": f'"other", W/{tag}'})
+        assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", tag)
+        head = http.head(path.format(job=served.job))
+        assert (head.status_code, head.content, head.headers["ETag"]) == (200, b"", tag)
+        assert int(head.headers["Content-Length"]) == len(first.content)
+
+
+def test_a_view_that_is_kept_shows_every_change_at_once(served: Served) -> None:
+    job = served.made.submit()
+    with served.http() as http:
+        for number in range(20):
+            http.get(f"/v1/jobs/{job}")
+            with served.made.database.write() as connection:
+                connection.execute(update(jobs).where(jobs.c.id == job).values(luminosity_of(number)))
+            assert http.get(f"/v1/jobs/{job}").json()["luminosity"] == number
+        tag = http.get(f"/v1/jobs/{job}").headers["ETag"]
+        http.post(f"/v1/jobs/{job}/cancel")
+        changed = http.get(f"/v1/jobs/{job}", headers={"If-None-Match": tag})
+        assert (changed.status_code, changed.json()["state"]) == (200, "cancelling")
+
+
+def luminosity_of(number: float) -> dict[str, Any]:
+    return {"resolved": {"luminosity": number, "datasets": []}}
+
+
+def test_a_body_that_is_not_sent_as_json_is_of_an_unsupported_type(served: Served) -> None:
+    with served.http() as http:
+        for sent in ("text/plain", "application/x-www-form-urlencoded", "application/octet-stream"):
+            answer = http.post("/v1/jobs", content=b"{}", headers={"Content-Type": sent})
+            assert sent in problem(answer, 415, "unsupported-media-type")["detail"]
+        problem(http.post("/v1/jobs"), 422, "invalid-request")
+
+
+def test_whoever_waits_hears_of_the_end_at_once(served: Served) -> None:
+    job = served.made.submit()
+    with served.http() as http, ThreadPoolExecutor(1) as pool:
+        late = []
+        for _ in range(3):
+            job = served.made.submit()
+            waiting = pool.submit(http.get, f"/v1/jobs/{job}", headers={"Prefer": "wait=20"})
+            time.sleep(0.3)
+            begin = time.monotonic()
+            served.made.move(job, JobState.CANCELLING, JobState.CANCELLED)
+            assert waiting.result(timeout=10).json()["state"] == "cancelled"
+            late.append(time.monotonic() - begin)
+    assert min(late) < 0.3
+
+
 def test_a_finished_job_is_not_listed_as_queued(served: Served) -> None:
     with served.http() as http:
         succeeded = http.get("/v1/jobs", params={"state": "succeeded", "limit": 200}).json()["jobs"]
@@ -221,7 +308,7 @@ def test_unknown_places_and_methods_are_problems(served: Served) -> None:
         problem(http.get("/v1/nothing"), 404, "not-found")
         answer = http.delete("/v1/jobs")
         problem(answer, 405, "method-not-allowed")
-        assert set(answer.headers["Allow"].split(", ")) == {"GET", "POST"}
+        assert set(answer.headers["Allow"].split(", ")) == {"GET", "HEAD", "POST"}
 
 
 def test_what_can_be_asked_for_is_listed(served: Served) -> None:
@@ -360,7 +447,7 @@ def test_a_reached_limit_is_a_429_that_says_what_is_used_and_what_to_do(tmp_path
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://here", headers=headers) as http,
+            httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as http,
         ):
             return await asyncio.gather(*(http.post("/v1/jobs", json=asked) for _ in range(20)))
 
@@ -371,6 +458,7 @@ def test_a_reached_limit_is_a_429_that_says_what_is_used_and_what_to_do(tmp_path
     document = problem(refused, 429, "too-many-jobs")
     assert document["detail"] == "alice has 5 unfinished jobs; the limit is 5."
     assert "cancel one" in document["hint"]
+    assert int(refused.headers["Retry-After"]) > 0
 
 
 def test_a_unit_that_failed_shows_what_where_and_why(served: Served) -> None:

@@ -6,14 +6,18 @@ import http.client
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx
 import numpy as np
 import pytest
+import tensorstore
 import zarr
 from hand_made_service import Served
+from obstore.store import HTTPStore
 from test_api_jobs import problem
+from zarr.storage import ObjectStore
 
 pytest_plugins = ["served_fixture"]
 
@@ -198,3 +202,27 @@ def test_a_link_in_the_store_leads_nowhere(served: Served, tmp_path: Path, kind:
         link.unlink()
     assert status == 404
     assert b'"secret"' not in body
+
+
+def test_obstore_reads_the_stored_bits(served: Served) -> None:
+    options: Any = {"default_headers": served.headers(), "allow_http": True}
+    web = HTTPStore(f"{served.url}/v1/jobs/{served.job}/zarr/1", client_options=options)
+    group = zarr.open_group(ObjectStore(web, read_only=True), mode="r")
+    expected = served.sums["Wplusmunu"].histograms
+    assert np.array_equal(group["Wplusmunu/nominal/values"][...], expected["nominal"].values)  # type: ignore[index]
+    assert np.array_equal(group["Wplusmunu/wide/values"][..., 3], expected["wide"].values[..., 3])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", ["nominal", "wide"])
+def test_tensorstore_reads_the_stored_bits(served: Served, name: str) -> None:
+    place = {
+        "driver": "http",
+        "base_url": f"{served.url}/v1/jobs/{served.job}/zarr/1/",
+        "path": f"Wplusmunu/{name}/values/",
+        "headers": [f"Authorization: {served.headers()['Authorization']}"],
+    }
+    expected = served.sums["Wplusmunu"].histograms[name].values
+    array = tensorstore.open({"driver": "zarr3", "kvstore": place}, read=True).result()
+    assert array.shape == expected.shape
+    assert np.array_equal(array[..., 1].read().result(), expected[..., 1])
+    assert np.array_equal(array.read().result(), expected)
