@@ -30,9 +30,9 @@ LARGEST_LOG = 20.0
 SMALLEST = 1e-9
 """Events that are next to none."""
 NARROWEST = 0.1
-"""Width of what other rows say of a shape, at least."""
-MAD = 1.4826
-"""Standard deviation of a Gaussian over its median absolute deviation."""
+"""Spread of shapes, at least."""
+OPEN = 0.5
+"""Uncertainty of ln mu above which a curve is left open."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,10 @@ class Spectra:
     def values(self) -> Float64:
         """What is left after subtraction."""
         return self.observed - self.background
+
+    def together(self) -> Spectra:
+        """Return the sum of all rows, one row."""
+        return Spectra(*(getattr(self, part.name).sum(axis=0, keepdims=True) for part in fields(self)))
 
     @cached_property
     def ratio(self) -> Float64:
@@ -177,10 +181,10 @@ def smooth(spectra: Spectra, edges: Float64, degree: int) -> Smoothed:
 
 
 def smooth_alike(spectra: Spectra, edges: Float64, degree: int) -> tuple[Smoothed, Bools]:
-    """Fit exp(polynomial) to each row; a row that has too few events for it borrows its shape from the others.
+    """Fit exp(polynomial) to each row; a row with too few events for it borrows its shape from all rows together.
 
-    Where the events leave the curve open (it falls to nothing at one end), its coefficients but the first get a
-    Gaussian prior: median and spread of the rows whose curves were found.
+    Where the events leave the curve open (no fit, or ln mu uncertain by more than `OPEN` in a bin), the coefficients
+    but the first get a Gaussian prior: the curve of the sum of all rows, and the spread of the rows about it.
 
     Returns
     -------
@@ -189,20 +193,31 @@ def smooth_alike(spectra: Spectra, edges: Float64, degree: int) -> tuple[Smoothe
         Which rows borrowed.
     """
     alone = smooth(spectra, edges, degree)
-    borrows = ~alone.found
-    if alone.found.all() or not alone.found.any() or degree == 0:
+    variance = np.einsum("bs,rst,bt->rb", alone.basis, alone.covariance, alone.basis)
+    borrows = ~alone.found | (variance.max(axis=-1) > OPEN**2)
+    together = smooth(spectra.together(), edges, degree)
+    if degree == 0 or len(borrows) == 1 or not borrows.any() or not together.found[0]:
         return alone, np.zeros_like(borrows)
-    found = alone.coefficients[alone.found]
-    middle = np.median(found, axis=0)
-    spread = np.maximum(MAD * np.median(np.abs(found - middle), axis=0), NARROWEST)
-    precision = borrows[:, np.newaxis] * np.append(0.0, spread[1:] ** -2)
-    centre = np.broadcast_to(middle, precision.shape)
+    centre = np.broadcast_to(together.coefficients, alone.coefficients.shape)
+    width = _spread(alone, centre) + np.diagonal(together.covariance[0])
+    precision = np.append(0.0, 1 / width[1:])
+    some = _Problem(spectra, alone.basis, np.diff(edges), centre, np.broadcast_to(precision, centre.shape))
     rows = np.flatnonzero(borrows)
-    some = _Problem(spectra, alone.basis, np.diff(edges), centre, precision).of(rows)
-    for name, parts in vars(_fit(some)).items():
+    for name, parts in vars(_fit(some.of(rows))).items():
         if name != "basis":
             getattr(alone, name)[rows] = parts
     return alone, borrows
+
+
+def _spread(rows: Smoothed, centre: Float64) -> Float64:
+    """Return the variance of the rows' true coefficients about the centre; shape (terms,)."""
+    variances = np.where(rows.found[:, np.newaxis], np.diagonal(rows.covariance, axis1=1, axis2=2), np.inf)
+    least = NARROWEST**2
+    weights = 1 / (variances + least) ** 2
+    beyond = np.where(np.isfinite(variances), (rows.coefficients - centre) ** 2 - variances, 0.0)
+    total = np.maximum(weights.sum(axis=0), np.finfo(float).tiny)
+    spread: Float64 = np.maximum((weights * beyond).sum(axis=0) / total, least)
+    return spread
 
 
 def _fit(problem: _Problem) -> Smoothed:

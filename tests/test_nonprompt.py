@@ -76,7 +76,7 @@ def by_place(array: Float64) -> Float64:
     return np.moveaxis(array, 2, 1).reshape(-1, array.shape[1])
 
 
-@pytest.mark.parametrize("events", [30.0, 1e5])
+@pytest.mark.parametrize("events", [3e3, 1e5])
 def test_regions_that_are_exponentials_of_cubics_give_the_exact_estimate(events: float) -> None:
     exact = toy(48, events)
     np.testing.assert_allclose(exact.estimate().nominal, 0.85 * exact.truth, rtol=1e-10)
@@ -180,12 +180,13 @@ def deviations(events: float, etas: int, toys: int) -> Float64:
     return np.array(found)
 
 
-@pytest.mark.parametrize("events", [1e3, 1e5])
-def test_the_statistical_shifts_cover_and_the_estimate_has_no_bias(events: float) -> None:
+@pytest.mark.parametrize(("events", "bias"), [(300, 0.3), (3e3, 0.2), (1e5, 0.1)])
+def test_the_statistical_shifts_cover_and_the_estimate_is_not_biased(events: float, bias: float) -> None:
+    """With 300 events a place and region most borrow their shape, with 3000 none does."""
     pulls = deviations(events, 48, 6)
-    assert np.mean(pulls**2) == pytest.approx(1, abs=0.08)
-    assert np.mean(np.abs(pulls) < 1) == pytest.approx(0.683, abs=0.03)
-    assert np.abs(np.mean(pulls, axis=(0, 1))).max() < 0.15
+    assert np.mean(pulls**2) == pytest.approx(1, abs=0.1)
+    assert np.mean(np.abs(pulls) < 1) == pytest.approx(0.683, abs=0.04)
+    assert np.abs(np.mean(pulls, axis=(0, 1))).max() < bias
 
 
 def test_a_fit_of_the_logarithms_of_what_is_positive_would_be_biased() -> None:
@@ -244,24 +245,35 @@ def test_fewer_terms_and_no_shape_make_fewer_nuisances() -> None:
     assert shifts[0].names == ("nonprompt2018_eta0_minus_0", "nonprompt2018_eta0_minus_1")
 
 
-def test_rows_with_few_events_borrow_the_shape_of_the_others() -> None:
-    known = toy(48, 30)
-    estimate = known.estimate(np.random.default_rng(8))
+def test_places_with_few_events_borrow_the_shape_of_all_and_are_named() -> None:
+    assert toy(48, 3000).estimate(np.random.default_rng(8)).borrowed == ()
+    estimate = toy(48, 1000).estimate(np.random.default_rng(8))
     assert 0 < len(estimate.borrowed) < 0.2 * 480
-    assert estimate.borrowed[0].startswith("region ")
-    assert np.isfinite(estimate.nominal).all()
-    pulls = deviations(30, 48, 2)
-    assert np.mean(pulls**2) == pytest.approx(1, abs=0.25)
+    assert {name.split(",")[0] for name in estimate.borrowed} == {"region B_x", "region B"}
+    few = toy(48, 30).estimate(np.random.default_rng(8))
+    assert len(few.borrowed) == 480
+    assert np.abs(np.log(few.nominal / toy(48, 30).truth)).max() < 10
 
 
 def test_a_row_that_needs_no_help_is_not_changed_by_those_that_do() -> None:
-    rng, mu = np.random.default_rng(9), 40 * np.exp(-2 * SCALED) / np.exp(-2 * SCALED).sum()
+    rng, mu = np.random.default_rng(9), 1000 * np.exp(-2 * SCALED) / np.exp(-2 * SCALED).sum()
     data = rng.poisson(np.broadcast_to(mu + 3, (200, 30))).astype(float)
     spectra = Spectra(data, data, np.full_like(data, 3.0), 0 * data)
     alone, (together, borrows) = smooth(spectra, PT, 3), smooth_alike(spectra, PT, 3)
     assert 0 < borrows.sum() < 100
     np.testing.assert_array_equal(alone.coefficients[~borrows], together.coefficients[~borrows])
-    assert together.found.all()
+    error, helped = (
+        np.sqrt(np.einsum("s,rst,t->r", fit.basis[-1], fit.covariance, fit.basis[-1]))[borrows]
+        for fit in (alone, together)
+    )
+    assert (helped < error).all()
+
+
+def test_one_row_has_nobody_to_borrow_from() -> None:
+    data = np.random.default_rng(10).poisson(np.exp(-3 * SCALED)).astype(float)[np.newaxis]
+    fit, borrows = smooth_alike(Spectra(data, data, 0 * data, 0 * data), PT, 1)
+    assert fit.found.all()
+    assert not borrows.any()
 
 
 def test_a_region_without_events_is_an_error_that_names_it() -> None:
