@@ -67,7 +67,7 @@ def completeness(view: JobView) -> tuple[str, str]:
 
 def rows(context: Context, user: User, state: JobState | None, cursor: str | None) -> str:
     """Return the table of a page of jobs."""
-    page = context.jobs.list(owner=user.sees, state=state, cursor=cursor, limit=PAGE)
+    page = context.jobs.list(viewer=user.sees, state=state, cursor=cursor, limit=PAGE, shelf=context.shelf)
     owners = user.sees is None or any(view.owner != user.name for view in page.jobs)
     shown = [(view, *completeness(view)) for view in page.jobs]
     return render("_jobs.html", jobs=shown, owners=owners, next=page.next, state=state, first=cursor is None)

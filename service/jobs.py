@@ -11,10 +11,10 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Protocol
 
-from sqlalchemy import Select, and_, insert, or_, select, update
+from sqlalchemy import Select, and_, func, insert, or_, select, update
 from sqlalchemy.engine import Connection, Row
 
 from binworks.processors import registry
@@ -36,6 +36,21 @@ from binworks.tensors.errors import ConflictError, RequestError
 
 ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 ID_LENGTH = 10
+SHELVED_SECONDS = 5.0
+VIEW_BYTES = 8192
+"""Of a view on a shelf, roughly."""
+
+
+class Shelf(Protocol):
+    """Keeps values by key, and drops those that are not asked for."""
+
+    def get(self, key: Hashable) -> Any:
+        """Return what was put under a key; None if it is not there (any more)."""
+        ...
+
+    def put(self, key: Hashable, value: Any, nbytes: int) -> None:
+        """Keep a value of this size."""
+        ...
 
 
 class Jobs:
@@ -148,8 +163,12 @@ class Jobs:
         state: JobState | None = None,
         cursor: str | None = None,
         limit: int = 50,
+        shelf: Shelf | None = None,
     ) -> JobPage:
         """Return a page of jobs, newest first: those that a viewer may read, of one owner or of all.
+
+        With a shelf, what it holds of a job is taken again until its diary has grown, but for some seconds at most
+        if the job is not finished.
 
         Raises
         ------
@@ -166,7 +185,7 @@ class Jobs:
             query = _after(query, cursor)
         with self.database.read() as connection:
             rows = connection.execute(query).all()
-            page = [self._view(connection, row) for row in rows[:limit]]
+            page = self._views(connection, rows[:limit], shelf)
         return JobPage(jobs=page, next=_cursor(rows[limit - 1]) if len(rows) > limit else None)
 
     def cancel(self, job: str, viewer: str | None = None) -> JobView:
@@ -257,6 +276,25 @@ class Jobs:
         )
         with self.database.read() as connection:
             return [views.event(row) for row in connection.execute(query)]
+
+    def _views(
+        self, connection: Connection, rows: Sequence[Row[Any]], shelf: Shelf | None
+    ) -> builtins.list[JobView]:
+        if shelf is None:
+            return [self._view(connection, row) for row in rows]
+        newest = select(job_events.c.job, func.max(job_events.c.id)).group_by(job_events.c.job)
+        ids = [row.id for row in rows]
+        told = dict(connection.execute(newest.where(job_events.c.job.in_(ids))).tuples().all())
+        moment = int(self.clock() / SHELVED_SECONDS)
+        found = []
+        for row in rows:
+            key = ("job", row.id, told.get(row.id), None if JobState(row.state).finished else moment)
+            view = shelf.get(key)
+            if view is None:
+                view = self._view(connection, row)
+                shelf.put(key, view, VIEW_BYTES)
+            found.append(view)
+        return found
 
     def _view(self, connection: Connection, row: Row[Any]) -> JobView:
         held = connection.execute(select(lease.c.expires).where(lease.c.name == "driver")).scalar()
