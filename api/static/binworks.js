@@ -29,7 +29,7 @@
       plot = new uPlot({
         width: place.clientWidth, height: place.clientHeight, legend: { show: false }, cursor: { y: false },
         scales: { y: { range: (self, low, high) => [0, high > 0 ? 1.1 * high : 1] } },
-        axes: [{ ...quiet, values: clock }, { ...quiet, size: 58, values: (self, ticks) => ticks.map(short) }],
+        axes: [{ ...quiet, size: 28, values: clock }, { ...quiet, size: 58, values: (self, ticks) => ticks.map(short) }],
         series: [{}, { label: "events/s", stroke: colour("--accent"), width: 1.5, fill: colour("--busy-soft"), points: { show: false } }],
       }, data, place);
       const canvas = place.querySelector("canvas");
