@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import brute_force_cases
@@ -10,10 +12,14 @@ import pytest
 
 from binworks.processors import registry
 from binworks.processors.cards import CARDS, default_card
-from binworks.tensors.axes import w_axes
-from binworks.tensors.card import Card
+from binworks.tensors.accumulator import Accumulator
+from binworks.tensors.axes import column_axis, w_axes, z_wlike_axes
+from binworks.tensors.card import Card, Nonprompt
+from binworks.tensors.expansion import Expansion
+from binworks.tensors.fitbuild import fit_input
 from binworks.tensors.histogram import Histogram
 from binworks.tensors.nonprompt import Estimate
+from binworks.tensors.select import Select, crop
 
 STEPS = ("reco", "tracking", "idip", "trigger", "iso")
 PUBLISHED = {
@@ -38,49 +44,128 @@ PUBLISHED = {
 TOTAL = {"z_wlike": 3750, "w_mass": 4858}
 
 
+LIGHT = ("Top", "Diboson", "PhotonInduced", "Other")
+"""Processes without variations in the test."""
+
+
+@dataclass
+class InMemory:
+    """Sums of a job with all variation groups: W and Z vary, other simulation does not."""
+
+    groups: Sequence[Expansion]
+    held: Mapping[str, Accumulator]
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {
+            "job": "j",
+            "generation": 1,
+            "luminosity": 10.0,
+            "complete": True,
+            "fraction": 1.0,
+            "missing": None,
+        }
+
+    @property
+    def datasets(self) -> Mapping[str, Mapping[str, Any]]:
+        return {
+            name: {
+                "kind": "data" if name == "data" else "mc",
+                "group": name,
+                "cross_section": 1.0,
+                "counts": {"sum_sign": 10},
+                "histograms": list(sums.histograms),
+            }
+            for name, sums in self.held.items()
+        }
+
+    def axes(self, dataset: str, histogram: str) -> tuple[Any, ...]:
+        return self.held[dataset].histograms[histogram].axes
+
+    def sums(self, dataset: str, histogram: str, select: Select) -> Histogram:
+        return crop(self.held[dataset].histograms[histogram], select)
+
+    def expansions(self) -> Sequence[Expansion]:
+        return self.groups
+
+
+def sums(axes: tuple[Any, ...], level: float, seed: int, blocks: Mapping[str, Expansion]) -> Accumulator:
+    """Return sums about a level, and blocks that vary them by a per mille."""
+    rng = np.random.default_rng(seed)
+    nominal = Histogram.zeros(axes, variances=True)
+    nominal.values[...] = level * rng.uniform(0.9, 1.1, nominal.values.shape)
+    nominal.variances = nominal.values / 10
+    histograms = {"nominal": nominal}
+    for name, expansion in blocks.items():
+        columns = tuple(str(c) for c in range(expansion.column.max() + 1))
+        deviation = rng.normal(0, 1e-3, (*nominal.values.shape, len(columns)))
+        values = (deviation + (not expansion.base.all())) * nominal.values[..., np.newaxis]
+        histograms[name] = Histogram((*axes, column_axis(columns)), values)
+    return Accumulator(histograms, {"sum_sign": 10})
+
+
+def source(channel: str, corrections: Any) -> InMemory:
+    processor = registry.create(channel, {}, corrections)
+    expansions = processor.expansions()
+    # a block of several groups has the columns of the widest
+    widest = {e.block: e for e in sorted(expansions, key=lambda e: int(e.column.max()))}
+    axes = w_axes() if channel == "w_mass" else z_wlike_axes()
+    held = {"data": sums(axes, 1000.0, 0, {})}
+    held |= {name: sums(axes, 10.0, 1 + i, {}) for i, name in enumerate(LIGHT)}
+    held |= {name: sums(axes, 100.0, 8 + i, widest) for i, name in enumerate("WZ")}
+    return InMemory(expansions, held)
+
+
 @pytest.fixture(scope="module")
 def corrections(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return brute_force_cases.correction_set(tmp_path_factory.mktemp("corrections"))
 
 
-def estimate(card: Card) -> Estimate:
-    fake = np.full((48, 30, 2, 3, 2), 50.0)
-    data, prompt = Histogram(w_axes(), 2 * fake, 2 * fake), Histogram(w_axes(), fake, fake / 10)
-    assert card.nonprompt is not None
-    return Estimate.make(data, prompt, card.nonprompt)
-
-
-def nuisances(channel: str, corrections: Any) -> dict[str, list[str]]:
-    """Return the names of all nuisances of a channel's default card, by group."""
-    found: dict[str, list[str]] = {}
-    for expansion in registry.create(channel, {}, corrections).expansions():
-        found.setdefault(expansion.group, []).extend(n.name for n in expansion.nuisances)
-    card = default_card(channel)
-    for norm in card.norms:
-        found.setdefault(norm.groups[0], []).append(norm.name)
-    if card.nonprompt is not None:
-        found["nonprompt"] = [name for shift in estimate(card).shifts() for name in shift.names]
-    return found
+@pytest.fixture(scope="module")
+def job(corrections: Any) -> InMemory:
+    return source("w_mass", corrections)
 
 
 @pytest.mark.parametrize(("channel", "column"), [("z_wlike", 1), ("w_mass", 2)])
-def test_the_nuisances_of_each_group_are_as_many_as_published(
-    channel: str, column: int, corrections: Any
+def test_the_parameters_of_each_group_are_as_many_as_published(
+    channel: str, column: int, corrections: Any, job: InMemory
 ) -> None:
-    found = nuisances(channel, corrections)
+    held = job if channel == "w_mass" else source(channel, corrections)
+    fit = fit_input(default_card(channel), {None: held})
     counts = {
-        what: sum(len(found.pop(group, [])) for group in str(row[0]).split())
+        what: len({name for group in str(row[0]).split() for name in fit.groups.get(group, ())})
         for what, row in PUBLISHED.items()
     }
     assert counts == {what: row[column] for what, row in PUBLISHED.items()}
-    assert found == {}
-    assert sum(counts.values()) == TOTAL[channel]
+    assert (
+        len(fit.parameters) == len({p.name for p in fit.parameters}) == sum(counts.values()) == TOTAL[channel]
+    )
 
 
-@pytest.mark.parametrize("channel", ["z_wlike", "w_mass"])
-def test_no_name_comes_twice(channel: str, corrections: Any) -> None:
-    names = [name for group in nuisances(channel, corrections).values() for name in group]
-    assert len(names) == len(set(names))
+def test_what_a_variation_does_to_the_nonprompt_estimate_is_a_new_subtraction(job: InMemory) -> None:
+    fit = fit_input(default_card("w_mass"), {None: job})
+    channel = fit.channels[0]
+    effects = list(channel.effects(channel.processes.index("Nonprompt")))
+    up = {fit.parameters[n].name: (e.cells, e.up[row]) for e in effects for row, n in enumerate(e.parameters)}
+    assert {p.name for p in fit.parameters} - up.keys() == {"CMS_PhotonInduced", "CMS_Top", "CMS_VV"}
+    nominal = {name: held.histograms["nominal"] for name, held in job.held.items()}
+    prompt = Histogram.zeros(w_axes(), variances=True)
+    for name in ("W", "Z", *LIGHT):
+        prompt.add(nominal[name], name)
+    data = nominal["data"].values
+    estimate = Estimate.make(Histogram(w_axes(), data, data), prompt, Nonprompt())
+    for expansion in job.groups:
+        nuisance = expansion.nuisances[-1]
+        template = prompt.values.copy()
+        for name in "WZ":
+            sums = job.held[name].histograms
+            template += expansion.expand(nominal[name], sums[expansion.block], [nuisance.up])[0]
+            template -= nominal[name].values
+        expected = np.log(estimate.vary(template[np.newaxis])[0] / estimate.nominal).ravel()
+        cells, logs = up[nuisance.name]
+        found = np.zeros(2880)
+        found[slice(None) if cells is None else cells] = logs
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12, err_msg=nuisance.name)
 
 
 def test_the_sizes_are_those_of_the_published_measurement() -> None:
