@@ -187,7 +187,12 @@ def _resolved(context: Context, user: User, job: str, body: ExportRequest) -> As
         _check_names(sources[channel.job], channel, where)
     named = {name: n for name, n in numbers.items() if name not in (None, job)}
     return Ask(
-        job, snapshot.n, body.format, card, {str(name): n for name, n in named.items()}, source_digest()
+        job,
+        snapshot.n,
+        body.format,
+        card,
+        {str(name): n for name, n in named.items()},
+        source_digest(idle=True),
     )
 
 

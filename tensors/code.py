@@ -28,14 +28,20 @@ LIBRARIES = ("numpy", "numba", "awkward", "uproot", "correctionlib", "coffea", "
 
 
 @cache
-def source_digest() -> str:
-    """Return the sha256 over the sources of the numerical rooms and the versions of the libraries they compute with."""
+def source_digest(*, idle: bool = False) -> str:
+    """Return the sha256 over the sources of the numerical rooms and the versions of the libraries they compute with.
+
+    Parameters
+    ----------
+    idle : bool
+        Include what decides no cell: for what is made after the loop.
+    """
     house = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
     for room in NUMERICAL_ROOMS:
         for path in sorted((house / room).rglob("*.py")):
             name = path.relative_to(house).as_posix()
-            if not name.startswith(IDLE):
+            if idle or not name.startswith(IDLE):
                 digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     for library in LIBRARIES:
         digest.update(f"{library} {version(library)}\0".encode())

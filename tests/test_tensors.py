@@ -257,7 +257,7 @@ def test_a_tensor_needs_simulation_and_axes_that_exist() -> None:
         crop(random_w(1), {"mt": 5})
 
 
-def test_the_kernel_cache_moves_when_any_numerical_source_changes(
+def test_the_kernel_cache_moves_when_a_source_changes_that_cells_depend_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import shutil
@@ -270,17 +270,29 @@ def test_the_kernel_cache_moves_when_any_numerical_source_changes(
             house / room, tmp_path / "binworks" / room, ignore=shutil.ignore_patterns("__pycache__")
         )
     (tmp_path / "binworks" / "__init__.py").write_text("")
-    call = [sys.executable, "-c", "from binworks.tensors.jit import cache_folder; print(cache_folder())"]
+    lines = [
+        "from binworks.tensors.code import source_digest",
+        "from binworks.tensors.jit import cache_folder",
+        "print(cache_folder(), source_digest(idle=True))",
+    ]
+    call = [sys.executable, "-c", "\n".join(lines)]
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
-    def folder() -> str:
-        return subprocess.run(call, check=True, capture_output=True, text=True, cwd=tmp_path).stdout
+    def folder_and_all() -> list[str]:
+        done = subprocess.run(call, check=True, capture_output=True, text=True, cwd=tmp_path)
+        return done.stdout.split()
 
-    first = folder()
+    def change(name: str) -> None:
+        with (tmp_path / "binworks" / name).open("a") as source:
+            source.write("# another line\n")
+
+    first, everything = folder_and_all()
     assert source_digest()[:16] in first
-    with (tmp_path / "binworks" / "corrections" / "pileup.py").open("a") as source:
-        source.write("# another line\n")
-    assert folder() != first
+    change("tensors/export/rabbit.py")
+    same, other = folder_and_all()
+    assert (same, other != everything) == (first, True)
+    change("corrections/pileup.py")
+    assert folder_and_all()[0] != first
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
