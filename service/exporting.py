@@ -14,8 +14,10 @@ import logging
 import os
 import resource
 import secrets
+import select
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -42,7 +44,6 @@ POLL_SECONDS = 0.3
 WATCH_SECONDS = 1.0
 BEAT_SECONDS = 5.0
 PIN_SECONDS = 60.0
-STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 READ, WRITTEN = 0.3, 0.97
 """Progress when all sums are read, and when the file is written."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -89,11 +90,9 @@ class Exporter:
     ----------
     settings : Settings
         Of the service.
-    parent : int or None
-        Process that started this one; it does not outlive it.
     """
 
-    def __init__(self, settings: Settings, parent: int | None = None) -> None:
+    def __init__(self, settings: Settings) -> None:
         database = Database(settings.database_url)
         database.create_tables()
         self.settings = settings
@@ -101,12 +100,21 @@ class Exporter:
         self.exports = Exports(database)
         self.pins = Pins(database)
         self.holder = lease.identity()
-        self._parent = parent
         self._work: Work | None = None
 
-    def run(self, idle: float) -> None:
-        """Make what waits, until nothing has waited for ``idle`` seconds."""
-        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+    def run(self, idle: float, told: socket.socket, parent: int | None = None) -> None:
+        """Make what waits, until nothing has waited for some time.
+
+        Parameters
+        ----------
+        idle : float
+            Seconds.
+        told : socket
+            Something can be read from it when the process is to end.
+        parent : int, optional
+            Process that this one does not outlive.
+        """
+        threading.Thread(target=self._watch, args=(told, parent), name="watch", daemon=True).start()
         last = time.monotonic()
         while time.monotonic() - last < idle:
             try:
@@ -204,12 +212,12 @@ class Exporter:
 
     # beside it
 
-    def _watch(self) -> None:
+    def _watch(self, told: socket.socket, parent: int | None) -> None:
         """Give signs of life, keep what is to be read, and end in order when told to, or when the parent is gone."""
         beaten = pinned = float("-inf")
         while True:
-            told = signal.sigtimedwait(STOP_SIGNALS, WATCH_SECONDS) is not None
-            if told or (self._parent is not None and os.getppid() != self._parent):
+            ready, _, _ = select.select([told], [], [], WATCH_SECONDS)
+            if ready or parent not in (None, os.getppid()):
                 self._end()
             now = time.monotonic()
             with suppress(OperationalError, BinworksError):
@@ -308,6 +316,16 @@ def _limit_memory(nbytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, hard))
 
 
+def _stop_signals() -> socket.socket:
+    """Return what tells of a signal to end at once, also while a library is at work for long."""
+    told, tell = socket.socketpair()
+    tell.setblocking(False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(tell.detach())
+    return told
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Read the home's settings and make what waits."""
     about = "Make the files for fits that were asked for, one at a time."
@@ -316,11 +334,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--idle", type=float, default=IDLE_SECONDS, help="seconds without work, then it ends")
     parser.add_argument("--parent", type=int, help="process that it does not outlive")
     given = parser.parse_args(arguments)
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # they wake the thread that watches
+    told = _stop_signals()
     settings = Settings.load(given.home)
     logs.to_file(settings.logs / "exporting.log")
     _limit_memory(settings.export_memory)
-    Exporter(settings, given.parent).run(given.idle)
+    Exporter(settings).run(given.idle, told, given.parent)
 
 
 if __name__ == "__main__":
