@@ -282,9 +282,9 @@ class Jobs:
     ) -> builtins.list[JobView]:
         if shelf is None:
             return [self._view(connection, row) for row in rows]
-        newest = select(job_events.c.job, func.max(job_events.c.id)).group_by(job_events.c.job)
-        ids = [row.id for row in rows]
-        told = dict(connection.execute(newest.where(job_events.c.job.in_(ids))).tuples().all())
+        newest = select(job_events.c.job, func.max(job_events.c.id).label("id")).group_by(job_events.c.job)
+        diaries = connection.execute(newest.where(job_events.c.job.in_([row.id for row in rows])))
+        told = {diary.job: diary.id for diary in diaries}
         moment = int(self.clock() / SHELVED_SECONDS)
         found = []
         for row in rows:
