@@ -44,7 +44,7 @@ USAGE: dict[str, Any] = {
     "owner": "alice",
     "active_jobs": {"used": 2, "limit": 100},
     "queued_units": {"used": 314, "limit": 10_000},
-    "stored_bytes": {"used": 52_428_800, "limit": None},
+    "stored_bytes": {"used": 52_428_800, "limit": 1_000_000_000_000},
     "cpu_hours": {"used": 17.25, "limit": 1000},
 }
 

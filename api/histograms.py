@@ -165,7 +165,14 @@ async def histogram(
         return Response(status_code=304, headers=headers)
 
     def made() -> Response:
-        found = snapshot.histogram(dataset, name, variation, part)
+        try:
+            found = snapshot.histogram(dataset, name, variation, part)
+        except RequestError as error:
+            if error.code not in ("unknown-axis", "unknown-bin"):
+                raise
+            raise NotFoundError(
+                error.message, code=error.code, where="query.select", hint=error.hint
+            ) from None
         found.metadata |= _provenance(snapshot, dataset, name)
         return files.computed(_encode(found, media_type, array), media_type, headers)
 
@@ -212,11 +219,10 @@ def _part(select: list[str] | None) -> dict[str, int | tuple[int, int]]:
     part: dict[str, int | tuple[int, int]] = {}
     for wanted in select or []:
         axis, first, *stop = wanted.split(":")
-        if axis in part:
-            raise RequestError(
-                f"Axis {axis!r} is selected twice.", code="invalid-request", where="query.select"
-            )
-        part[axis] = (int(first), int(stop[0])) if stop else int(first)
+        place = (int(first), int(stop[0])) if stop else int(first)
+        if part.setdefault(axis, place) != place:
+            message = f"Axis {axis!r} is selected twice, and differently."
+            raise RequestError(message, code="invalid-request", where="query.select")
     return part
 
 

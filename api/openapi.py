@@ -32,11 +32,17 @@ EXAMPLES = {
     PROBLEM: examples.PROBLEM,
 }
 """Of what is no JSON with a schema of its own."""
-LINKS = {
-    "jobs_submit": ("201", "id", ("jobs_status", "jobs_units", "jobs_cancel")),
-    "jobs_cancel": ("202", "id", ("jobs_status",)),
+_JOB = {"job": "$response.body#/id"}
+_TOKEN = {"token": "$response.body#/id"}
+_EXPORT = {"job": "$response.body#/job", "export": "$response.body#/id"}
+LINKS: dict[tuple[str, str], dict[str, dict[str, str]]] = {
+    ("jobs_submit", "201"): dict.fromkeys(("jobs_status", "jobs_units", "jobs_cancel"), _JOB),
+    ("jobs_cancel", "202"): {"jobs_status": _JOB},
+    ("catalogue_processors", "200"): {"catalogue_processor": {"name": "$response.body#/0/name"}},
+    ("exports_ask", "201"): dict.fromkeys(("exports_status", "exports_file", "exports_delete"), _EXPORT),
+    ("tokens_create", "201"): dict.fromkeys(("tokens_one", "tokens_revoke"), _TOKEN),
 }
-"""After an operation with this status, this field of the answer is the job of others."""
+"""After an operation with this status: what can follow, and from where in the answer its parameters are."""
 
 
 def operation_id(route: APIRoute) -> str:
@@ -63,13 +69,17 @@ def complete(document: dict[str, Any]) -> None:
     used = {tag for operation in operations.values() for tag in operation.get("tags", ())}
     document["tags"] = [{"name": tag, "description": about} for tag, about in TAGS.items() if tag in used]
     for operation in operations.values():
+        for status, answer in operation["responses"].items():
+            if (
+                status >= "400"
+            ):  # the model of an error would otherwise stand there as JSON of the plain sort, too
+                answer.get("content", {}).pop(JSON, None)
         for media_type, content in _contents(operation):
             if not content.keys() & {"example", "examples"}:
                 _exemplify(media_type, content)
-    for name, (status, field, following) in LINKS.items():
-        parameters = {"job": f"$response.body#/{field}"}
+    for (name, status), following in LINKS.items():
         operations[name]["responses"][status]["links"] = {
-            other: {"operationId": other, "parameters": parameters} for other in following
+            other: {"operationId": other, "parameters": parameters} for other, parameters in following.items()
         }
 
 

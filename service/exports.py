@@ -72,7 +72,9 @@ class ExportRequest(BaseModel):
         default=None, description="Channels, processes, data and systematics; default: the processor's."
     )
     allow_partial: bool = Field(
-        default=False, description="Take a snapshot that lacks events, too; the card may say so itself."
+        default=False,
+        strict=True,
+        description="Take a snapshot that lacks events, too; the card may say so itself.",
     )
     generation: int | None = Field(
         default=None, ge=1, lt=2**31, description="Which snapshot; default: the latest."
