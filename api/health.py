@@ -1,23 +1,23 @@
-"""Whether the service is there and works; what it can do; numbers for Prometheus."""
+"""Whether the service is there and works; what it can do."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
-from fastapi.responses import PlainTextResponse
+import json
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
-from sqlalchemy import func, select
 
 import binworks
+from binworks.api import problems
+from binworks.api.checks import NAMES, Checks, Name
 from binworks.api.context import Ctx
 from binworks.api.dashboard import FIRST
-from binworks.api.problems import responses
-from binworks.service.database import jobs
-from binworks.service.model import JobState
-from binworks.tensors.errors import BinworksError, TransientError
+from binworks.api.problems import ProblemDocument, responses
 
 router = APIRouter(tags=["service"], responses=responses(500, 503))
 FORMATS = ["application/json", "application/x-npy", "application/zip"]
-METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Version(BaseModel):
@@ -62,32 +62,40 @@ def alive() -> Alive:
     return Alive()
 
 
-@router.get("/readyz")
-def ready(context: Ctx) -> Alive:
-    """Answer 200 if the job database can be read and the store written."""
-    _states(context)
-    try:
-        context.store.probe()
-    except BinworksError as error:
-        raise TransientError(error.message, code="no-store", hint=error.hint) from None
-    return Alive()
+class Unready(ProblemDocument):
+    """What is not there; ``code`` is that of the first in the list."""
+
+    checks: dict[str, str] = Field(description="Each check that was made: `ok`, or its code.")
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
-def metrics(context: Ctx) -> Response:
-    """Return the number of jobs by state in the text format of Prometheus."""
-    found = _states(context)
-    lines = [
-        "# HELP binworks_jobs Jobs by state.",
-        "# TYPE binworks_jobs gauge",
-        *(f'binworks_jobs{{state="{state}"}} {found.get(state, 0)}' for state in JobState),
-    ]
-    return Response("\n".join(lines) + "\n", media_type=METRICS_TYPE)
+class Ready(Alive):
+    """All that was looked at is there."""
+
+    checks: dict[str, str] = Field(description="Each check that was made: `ok`.")
 
 
-def _states(context: Ctx) -> dict[str, int]:
-    with context.database.read() as connection:
-        rows = connection.execute(
-            select(jobs.c.state, func.count().label("jobs")).group_by(jobs.c.state)
-        ).all()
-    return {row.state: row.jobs for row in rows}
+@router.get(
+    "/readyz",
+    response_model=Ready,
+    responses={503: {"model": Unready, "description": "Something is not there."}},
+)
+def ready(
+    request: Request,
+    only: Annotated[
+        list[Name] | None, Query(description="What to look at; default: all.", max_length=len(NAMES))
+    ] = None,
+) -> Response:
+    """Answer 200 if all that jobs need is there, or what `only` names; 503 with the code of what is not.
+
+    The API answers without scheduler and driver, and reads from a full disk. So what decides whether requests are
+    sent here should ask for `only=database`; all of it is for people and alarms.
+    """
+    names = list(dict.fromkeys(only)) if only else list(NAMES)
+    failed = cast("Checks", request.app.state.checks).failed(names)
+    checks: dict[str, str] = {name: failed[name].code if name in failed else "ok" for name in names}
+    if not failed:
+        return JSONResponse(Ready(checks=checks).model_dump())
+    answered = problems.answer(next(iter(failed.values())))
+    body = {**json.loads(bytes(answered.body)), "checks": checks}
+    headers = {"Retry-After": answered.headers["Retry-After"]}
+    return JSONResponse(body, answered.status_code, headers, media_type=problems.MEDIA_TYPE)

@@ -1,15 +1,44 @@
-"""Log files for machines: one JSON object a line, with the job and the unit where there is one."""
+"""Log files for machines: one JSON object a line, with the job and the unit where there is one.
+
+What a record is about stands in it (``extra={"job": ...}``), or was told by `tell` to all that is logged from then on
+in the same asyncio task, and in the threads that it calls.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import TextIO, cast
 
 MAX_BYTES = 20_000_000
-FIELDS = ("job", "unit", "worker", "code")
+KEPT_FILES = 3
+MOST_LINES = 1000
+FIELDS = ("job", "unit", "worker", "code", "request")
+
+_About = Callable[[], Mapping[str, object]]
+_about: ContextVar[_About] = ContextVar("about", default=dict)
+
+
+def tell(about: _About) -> None:
+    """Say what all records of this asyncio task are about, from now on; asked when one is written."""
+    _about.set(about)
+
+
+@contextmanager
+def about(**facts: object) -> Iterator[None]:
+    """Say what the records of a block are about."""
+    token = _about.set(lambda: facts)
+    try:
+        yield
+    finally:
+        _about.reset(token)
 
 
 class JsonLines(logging.Formatter):
@@ -23,7 +52,9 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line |= {name: value for name in FIELDS if (value := getattr(record, name, None)) is not None}
+        known = dict(_about.get()())
+        known |= {name: value for name in FIELDS if (value := getattr(record, name, None)) is not None}
+        line |= {name: known[name] for name in FIELDS if known.get(name) is not None}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line)
@@ -32,8 +63,63 @@ class JsonLines(logging.Formatter):
 def to_file(path: Path) -> None:
     """Send all of this process's log records to a file that is renamed when it grows large."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = RotatingFileHandler(path, maxBytes=MAX_BYTES, backupCount=3)
+    _to(RotatingFileHandler(path, maxBytes=MAX_BYTES, backupCount=KEPT_FILES))
+
+
+def to_stderr() -> None:
+    """Send our log records to the standard error, which somebody else keeps."""
+    _to(logging.StreamHandler(sys.stderr))
+
+
+def _to(handler: logging.Handler) -> None:
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+
+
+class Lines:
+    """A file of many short lines, written some at a time: a line must not cost a request its time.
+
+    What was added in the last second is lost if the process is killed; and what a full disk does not take.
+
+    Parameters
+    ----------
+    path : Path
+        Renamed when it grows large.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines: list[str] = []
+        self._file: RotatingFileHandler | None = None
+
+    def add(self, line: str) -> None:
+        """Add a line."""
+        self._lines.append(line)
+        if len(self._lines) >= MOST_LINES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was added."""
+        if not self._lines:
+            return
+        text, self._lines = "\n".join(self._lines) + "\n", []
+        try:
+            if self._file is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = RotatingFileHandler(self._path, backupCount=KEPT_FILES, encoding="utf-8")
+            stream = cast("TextIO", self._file.stream)
+            stream.write(text)
+            stream.flush()
+            if stream.tell() > MAX_BYTES:
+                self._file.doRollover()
+        except OSError:
+            return
+
+    def close(self) -> None:
+        """Write the rest."""
+        self.flush()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
