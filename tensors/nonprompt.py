@@ -226,11 +226,11 @@ class Estimate:
 
 def _check(histogram: Histogram, settings: Settings) -> None:
     names = tuple(axis.name for axis in histogram.axes)
-    regions = histogram.values.shape[3:]
-    if names != AXES or regions != (3, 2):
+    shape = tuple(axis.size for axis in histogram.axes)
+    if names != AXES or shape[3:] != (3, 2) or shape != histogram.values.shape:
         raise RequestError(
-            f"The nonprompt estimate needs the axes {', '.join(AXES)}, three bins of mt and two of relIso; there are "
-            f"{', '.join(names)} of {'x'.join(map(str, histogram.values.shape))} bins.",
+            f"The nonprompt estimate needs the axes {', '.join(AXES)}, three bins of mt and two of relIso, without flow "
+            f"bins; there are {', '.join(names)} of {'x'.join(map(str, histogram.values.shape))} bins.",
             code="nonprompt-axes",
             hint="Leave nonprompt out of the card.",
         )

@@ -284,13 +284,15 @@ def test_a_region_without_events_is_an_error_that_names_it() -> None:
     assert caught.value.code == "nonprompt-events"
 
 
-@pytest.mark.parametrize("what", ["axes", "regions", "variances", "bins"])
+@pytest.mark.parametrize("what", ["axes", "regions", "variances", "bins", "flow"])
 def test_histograms_without_the_regions_are_refused(what: str) -> None:
     axes = list(axes_of(2))
     if what == "axes":
         axes = axes[:3]
     if what == "regions":
         axes[3] = hist.axis.Variable([0, 40, np.inf], name="mt", flow=False)
+    if what == "flow":
+        axes[1] = hist.axis.Regular(30, 26, 56, name="pt")
     if what == "bins":
         axes[1] = hist.axis.Regular(3, 26, 56, name="pt", flow=False)
     h = Histogram.zeros(axes, variances=what != "variances")
