@@ -229,7 +229,7 @@ def _check(histogram: Histogram, settings: Settings) -> None:
     shape = tuple(axis.size for axis in histogram.axes)
     if names != AXES or shape[3:] != (3, 2) or shape != histogram.values.shape:
         raise RequestError(
-            f"The nonprompt estimate needs the axes {', '.join(AXES)}, three bins of mt and two of relIso, without flow "
+            f"The nonprompt estimate needs the axes {', '.join(AXES)}, three bins of mt and two of relIso, no flow "
             f"bins; there are {', '.join(names)} of {'x'.join(map(str, histogram.values.shape))} bins.",
             code="nonprompt-axes",
             hint="Leave nonprompt out of the card.",
