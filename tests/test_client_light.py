@@ -34,8 +34,9 @@ def loaded_by(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     "statement",
     [
-        "from binworks.client import Client, Event, Job, Snapshot, Status",
+        "from binworks.client import Client, Event, Export, Job, Snapshot, Status",
         "import binworks.client.commands, binworks.client.save",
+        "import binworks.client.download, binworks.client.source, binworks.tensors.fitbuild",
         "from binworks.client import Client; Client('http://127.0.0.1:1', 'x').job('x')",
     ],
 )
@@ -49,6 +50,19 @@ def test_help_loads_next_to_nothing() -> None:
     call = "from binworks.client.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass"
     loaded = loaded_by(call)
     assert "typer" in loaded
+    assert loaded.isdisjoint(HEAVIER_THAN_HELP), sorted(loaded & HEAVIER_THAN_HELP)
+
+
+def test_the_help_of_a_command_loads_no_engine() -> None:
+    call = (
+        "from binworks.client.cli import main\n"
+        "try:\n    main(['export', '--help'])\nexcept SystemExit:\n    pass"
+    )
+    assert loaded_by(call).isdisjoint(ENGINES)
+
+
+def test_what_the_shell_proposes_is_found_without_numbers() -> None:
+    loaded = loaded_by("import binworks.client.options, binworks.client.completion")
     assert loaded.isdisjoint(HEAVIER_THAN_HELP), sorted(loaded & HEAVIER_THAN_HELP)
 
 

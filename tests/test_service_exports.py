@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +20,11 @@ from sqlalchemy import select, update
 
 from binworks.service import exporting, exports, fsck, gc, layout, lease
 from binworks.service.buckets import Bucket
+from binworks.service.database import Database
 from binworks.service.database import exports as table
 from binworks.service.exports import Ask, Claim, ClaimLostError, Exports, ExportView
+from binworks.service.jobs import Jobs
+from binworks.service.settings import Settings
 from binworks.service.store import Store
 from binworks.service.stored import StoredSource
 from binworks.tensors import export
@@ -92,16 +96,30 @@ def slow() -> Iterator[None]:
     del export.FORMATS["slow"]
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = HandMade.make(tmp_path / "home")
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Return a home with a finished job, and the job."""
+    made = HandMade.make(tmp_path_factory.mktemp("origin") / "home")
     job = made.finished({"Wplusmunu": filled(1, groups=()), "SingleMuon": filled(3, groups=())})
-    bench = Bench(made, job, tmp_path, Exports(made.database, limit=3))
+    made.database.close()
+    return made.settings.home, job
+
+
+@pytest.fixture
+def bench(tmp_path: Path, origin: tuple[Path, str]) -> Iterator[Bench]:
+    """Give a copy of that home."""
+    home = tmp_path / "home"
+    shutil.copytree(origin[0], home)
+    settings = Settings.load(home).model_copy(update={"home": home})
+    settings.save()
+    database = Database(settings.database_url)
+    made = HandMade(settings, database, Jobs(database), Store.open(settings.store_url))
+    bench = Bench(made, origin[1], tmp_path, Exports(database, limit=3))
     yield bench
     for process in bench.processes:
         process.kill()
         process.wait()
-    made.database.close()
+    database.close()
 
 
 @pytest.fixture
