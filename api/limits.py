@@ -23,7 +23,7 @@ BURST_SECONDS = 10.0
 """A bucket that nobody took from holds the requests of so many seconds."""
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 PROBES = frozenset({"/healthz", "/readyz"})
-"""Kubernetes asks them by the address of a pod, and they tell nothing."""
+"""Without limits: Kubernetes asks them, by the address of a pod, and they tell nothing."""
 
 
 class Limits:
@@ -46,12 +46,12 @@ class Limits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer what is too much at once, and hand on the rest."""
-        if scope["type"] == "lifespan":
+        if scope["type"] == "lifespan" or scope["path"] in PROBES:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
         wait = 0.0
-        refused = self._wrong_host(scope["path"], headers) or self._too_large(headers)
+        refused = self._wrong_host(headers) or self._too_large(headers)
         if refused is None:
             wait = self._wait(scope)
             refused = _too_fast() if wait else None
@@ -62,8 +62,8 @@ class Limits:
         else:
             await self._app(scope, receive, send)
 
-    def _wrong_host(self, path: str, headers: dict[bytes, bytes]) -> BinworksError | None:
-        if self._hosts is None or path in PROBES:
+    def _wrong_host(self, headers: dict[bytes, bytes]) -> BinworksError | None:
+        if self._hosts is None:
             return None
         if _without_port(headers.get(b"host", b"").decode("latin-1").lower()) in self._hosts:
             return None
