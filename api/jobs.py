@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -13,11 +14,16 @@ from binworks.api.cached import View, answer
 from binworks.api.context import Context, Ctx
 from binworks.api.prefer import wait_seconds
 from binworks.api.problems import responses
+from binworks.api.quick import QuickRoute, shortcut
 from binworks.service.model import JobPage, JobRequest, JobState, JobView, UnitState, UnitView
 from binworks.service.requests import resolve
 
-JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,40}$", description="Id of the job.")]
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=responses(401, 403, 422, 500, 503))
+JOB_ID = r"^[A-Za-z0-9_-]{1,40}$"
+JobId = Annotated[str, Path(pattern=JOB_ID, description="Id of the job.")]
+is_job_id = re.compile(JOB_ID, re.ASCII).fullmatch
+router = APIRouter(
+    prefix="/v1/jobs", tags=["jobs"], route_class=QuickRoute, responses=responses(401, 403, 422, 500, 503)
+)
 
 _LOCATION: dict[str, Any] = {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}}
 _NEXT: dict[str, Any] = {
@@ -110,7 +116,17 @@ async def listed(
     return answer(request, view, _next(request, cursor=view.model.next))
 
 
+def _is_plain(request: Request) -> bool:
+    """Whether the status of a job is asked for as it is now."""
+    return "prefer" not in request.headers and is_job_id(request.path_params["job"]) is not None
+
+
+async def _status(request: Request, context: Context, user: User) -> Response:
+    return answer(request, await viewed(context, user, request.path_params["job"]))
+
+
 @router.get("/{job}", response_model=JobView, responses=responses(404))
+@shortcut(_is_plain, _status)
 async def status(
     job: JobId,
     context: Ctx,
@@ -124,7 +140,7 @@ async def status(
     """Return a job as it is now, or once it is finished."""
     seconds = wait_seconds(prefer)
     if seconds is None:
-        return answer(request, await viewed(context, user, job))
+        return await _status(request, context, user)
     view = await context.feed.wait(
         job, lambda: viewed(context, user, job), lambda view: view.model.state.finished, seconds
     )

@@ -9,18 +9,40 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from binworks.api import files, snapshots
-from binworks.api.auth import Reader
-from binworks.api.context import Ctx
-from binworks.api.jobs import JobId
+from binworks.api.auth import Reader, User
+from binworks.api.context import Context, Ctx
+from binworks.api.jobs import JobId, is_job_id
 from binworks.api.problems import NotFoundError, responses
+from binworks.api.quick import QuickRoute, shortcut
 from binworks.service import layout
 from binworks.service.store import Store
 from binworks.tensors.errors import RequestError, TransientError
 
-router = APIRouter(prefix="/v1/jobs", tags=["zarr"], responses=responses(401, 403, 404, 409, 422, 500, 503))
+router = APIRouter(
+    prefix="/v1/jobs",
+    tags=["zarr"],
+    route_class=QuickRoute,
+    responses=responses(401, 403, 404, 409, 422, 500, 503),
+)
 
+_NUMBER = re.compile(r"[1-9]\d{0,8}", re.ASCII)
 _CHUNK = re.compile(r"c(\.\d{1,9})*")
 _BYTES = {"content": {files.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
+
+
+def _is_plain(request: Request) -> bool:
+    asked = request.path_params
+    return is_job_id(asked["job"]) is not None and _NUMBER.fullmatch(asked["n"]) is not None
+
+
+async def _answer(request: Request, context: Context, user: User) -> Response:
+    asked = request.path_params
+    return await _bytes(request, context, user, asked["job"], int(asked["n"]), asked["key"])
+
+
+async def _bytes(request: Request, context: Context, user: User, job: str, n: int, key: str) -> Response:
+    await snapshots.pinned(context, user, job, n)
+    return await run_in_threadpool(_stored, request, context.store, layout.generation(job, n), key)
 
 
 @router.get(
@@ -32,6 +54,7 @@ _BYTES = {"content": {files.MEDIA_TYPE: {"schema": {"type": "string", "format": 
         **responses(416),
     },
 )
+@shortcut(_is_plain, _answer)
 async def stored(
     job: JobId,
     n: Annotated[int, Path(ge=1, lt=2**31, description="Generation.")],
@@ -44,8 +67,7 @@ async def stored(
 
     `zarr.open_group("http://.../v1/jobs/ID/zarr/N")` works: the group has consolidated metadata.
     """
-    await snapshots.pinned(context, user, job, n)
-    return await run_in_threadpool(_stored, request, context.store, layout.generation(job, n), key)
+    return await _bytes(request, context, user, job, n, key)
 
 
 def _stored(request: Request, store: Store, prefix: str, key: str) -> Response:
