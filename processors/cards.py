@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from binworks.tensors.card import Card, Nonprompt, Norm
+from binworks.tensors.card import Card, Nonprompt, Norm, Rule
 
 BACKGROUND = "CMS_background"
 LUMINOSITY = Norm(name="luminosity", processes=("*",), size=1.012, groups=("luminosity",))
@@ -32,10 +32,18 @@ OTHER = PHOTON_INDUCED.model_copy(
     }
 )
 
+AVERAGE = (Rule(match="*", symmetrise="average"),)
+"""What the groups leave as pairs is nearly symmetric, and a tensor without halves of differences is half as large."""
+
 CARDS: Mapping[str, Card] = {
-    "w_mass": Card(norms=(LUMINOSITY, PHOTON_INDUCED, TOP, DIBOSON), inflation=1.25, nonprompt=Nonprompt()),
-    "z_wlike": Card(norms=(LUMINOSITY, PHOTON_INDUCED, OTHER)),
-    "z_dilepton": Card(norms=(LUMINOSITY, PHOTON_INDUCED, OTHER)),
+    "w_mass": Card(
+        norms=(LUMINOSITY, PHOTON_INDUCED, TOP, DIBOSON),
+        rules=AVERAGE,
+        inflation=1.25,
+        nonprompt=Nonprompt(),
+    ),
+    "z_wlike": Card(norms=(LUMINOSITY, PHOTON_INDUCED, OTHER), rules=AVERAGE),
+    "z_dilepton": Card(norms=(LUMINOSITY, PHOTON_INDUCED, OTHER), rules=AVERAGE),
 }
 
 

@@ -143,7 +143,8 @@ def test_the_parameters_of_each_group_are_as_many_as_published(
 
 
 def test_what_a_variation_does_to_the_nonprompt_estimate_is_a_new_subtraction(job: InMemory) -> None:
-    fit = fit_input(default_card("w_mass"), {None: job})
+    pairs_as_they_are = default_card("w_mass").model_copy(update={"rules": ()})
+    fit = fit_input(pairs_as_they_are, {None: job})
     channel = fit.channels[0]
     effects = list(channel.effects(channel.processes.index("Nonprompt")))
     up = {fit.parameters[n].name: (e.cells, e.up[row]) for e in effects for row, n in enumerate(e.parameters)}
@@ -166,6 +167,14 @@ def test_what_a_variation_does_to_the_nonprompt_estimate_is_a_new_subtraction(jo
         found = np.zeros(2880)
         found[slice(None) if cells is None else cells] = logs
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12, err_msg=nuisance.name)
+
+
+@pytest.mark.parametrize("channel", ["w_mass", "z_wlike"])
+def test_pairs_are_averaged_so_that_files_need_no_second_half(
+    channel: str, corrections: Any, job: InMemory
+) -> None:
+    held = job if channel == "w_mass" else source(channel, corrections)
+    assert fit_input(default_card(channel), {None: held}).symmetric
 
 
 def test_the_sizes_are_those_of_the_published_measurement() -> None:
