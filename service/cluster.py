@@ -23,6 +23,7 @@ from distributed import Client, Future, fire_and_forget, get_worker
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
+from binworks.service import logs
 from binworks.service.retry import Kind
 from binworks.service.tasks import AbandonedError, Failure, FillUnit, Outcome, Task
 
@@ -139,7 +140,7 @@ class Cluster:
             return None
         while (client := self._client) is None:
             await asyncio.sleep(TICK_SECONDS)
-        log.info("calling off %d tasks", len(keys))
+        log.info("calling off %d tasks", len(keys), extra={"job": keys[0][1]})
         await client.cancel([Future(key, client) for key in keys], force=True)
         end, wanted = time.monotonic() + STOP_SECONDS, set(keys)
         # the workers are asked: what was begun a moment ago, or under an earlier driver, nobody has told here
@@ -275,6 +276,12 @@ def keys_at_work(dask_worker: Any) -> set[Key]:
     return set(dask_worker.active_threads.values())
 
 
+def _subject(key: Key) -> dict[str, object]:
+    """Return the job of a task, and the unit if it fills one."""
+    kind, job, *names = key
+    return {"job": job, "unit": int(names[0])} if kind == "unit" else {"job": job}
+
+
 def execute(task: Task, token: str) -> Answer:
     """Do a task, on a worker; stop when nobody wants it any more."""
     from binworks.service.worker import run  # numba, uproot and coffea: on workers only
@@ -290,6 +297,7 @@ def execute(task: Task, token: str) -> Answer:
 
     worker.log_event(TOPIC, {**about, "ended": False})
     try:
-        return run(task, progress), worker.address
+        with logs.about(worker=worker.address, **_subject(key)):
+            return run(task, progress), worker.address
     finally:
         worker.log_event(TOPIC, {**about, "ended": True})

@@ -34,7 +34,7 @@ POLL_SECONDS = 0.25
 PATIENCE_SECONDS = 5.0
 NO_WORKERS = "No worker is connected; the job goes on when there is one."
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("binworks.service.driver")  # not `__main__`, as which it runs
 
 
 class Driver:
@@ -145,6 +145,7 @@ class Driver:
 
     async def _conduct(self, job: str) -> None:
         """Bring a job to its end; begin anew where a disk or the database failed for a while."""
+        logs.tell(lambda: {"job": job})
         tries, trouble = Counter[Kind](), None
         while True:
             conduct = self.conducts[job] = Conduct(self.rim, job)
@@ -211,6 +212,7 @@ class Driver:
 
     def _attempt(self, conduct: Conduct, work: Work, rank: int) -> None:
         async def attempt() -> None:
+            logs.tell(lambda: {"job": conduct.job, "unit": work.status.unit})
             await self._outcomes.put((conduct, await conduct.attempt(work, rank)))
 
         attempts = self._attempts.setdefault(conduct.job, set())

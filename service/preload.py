@@ -11,6 +11,7 @@ import logging
 import os
 from typing import Any
 
+from binworks.service import logs
 from binworks.service.environment import KERNEL_CACHE, WORKER, kernel_cache
 
 log = logging.getLogger("distributed.binworks")
@@ -18,6 +19,7 @@ log = logging.getLogger("distributed.binworks")
 
 def dask_setup(_worker: Any) -> None:
     """Prepare this process."""
+    logs.to_stderr()
     for name, value in WORKER.items():
         os.environ.setdefault(name, value)
     os.environ[KERNEL_CACHE] = str(kernel_cache(os.environ.get(KERNEL_CACHE)))

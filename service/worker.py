@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import time
 from collections.abc import Callable
 from functools import cache, lru_cache, singledispatch
@@ -39,6 +40,7 @@ INDEXES = "indexes"
 """Key of the folder of file indexes in the store."""
 
 Progress = Callable[[int], None]
+log = logging.getLogger(__name__)
 
 
 def run(task: Task, progress: Progress | None = None) -> Outcome:
@@ -52,10 +54,15 @@ def run(task: Task, progress: Progress | None = None) -> Outcome:
         Called with the number of events done, now and then; may raise
         `binworks.service.tasks.AbandonedError`.
     """
+    begin, name = time.monotonic(), type(task).__name__
     try:
-        return _do(task, progress)
+        outcome = _do(task, progress)
     except Exception as error:  # noqa: BLE001 -- the frontier: whatever it is, it travels as data
-        return failures.of(error)
+        failure = failures.of(error)
+        log.warning("%s failed: %s", name, failure.message, extra={"code": failure.code})
+        return failure
+    log.info("%s took %.1f s", name, time.monotonic() - begin)
+    return outcome
 
 
 @singledispatch
