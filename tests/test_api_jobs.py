@@ -235,6 +235,22 @@ def test_a_view_that_is_kept_shows_every_change_at_once(served: Served) -> None:
         assert (changed.status_code, changed.json()["state"]) == (200, "cancelling")
 
 
+def test_the_short_way_to_a_status_gives_the_answers_of_the_long_one(served: Served) -> None:
+    other = served.made.submit("bob")
+    with served.http() as http:
+        for path in (served.job, other, "nosuchjob2"):
+            short = http.get(f"/v1/jobs/{path}")
+            long = http.get(f"/v1/jobs/{path}", headers={"Prefer": "handling=strict"})
+            assert (short.status_code, short.content) == (long.status_code, long.content)
+            assert short.headers.get("ETag") == long.headers.get("ETag")
+            assert short.headers["Cache-Control"] == long.headers["Cache-Control"]
+        problem(http.get("/v1/jobs/no such job"), 422, "invalid-request")
+        problem(
+            http.get(f"/v1/jobs/{served.job}", headers={"Authorization": "Bearer bw_no"}), 401, "bad-token"
+        )
+        problem(http.get(f"/v1/jobs/{served.job}/zarr/0/zarr.json"), 422, "invalid-request")
+
+
 def luminosity_of(number: float) -> dict[str, Any]:
     return {"resolved": {"luminosity": number, "datasets": []}}
 
