@@ -6,7 +6,7 @@ EXTRAS := batch,dev,notebook,postgres,rabbit,s3,samples,xrootd
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test check bench chaos clean
+.PHONY: help demo test check bench api-bench chaos clean
 .DELETE_ON_ERROR:
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test    everything that CI runs"
 	@echo "make check   style, types and the direction of imports only"
 	@echo "make bench   throughput against peers on this machine: benchmarks/latest.json and .png"
+	@echo "make api-bench  what the API can take, against its goals: benchmarks/api.json"
 	@echo "make chaos   100 random kills of a service that works: chaos.json and .png, some 15 minutes"
 	@echo "make clean   remove all that these made, .venv and demo/ included"
 
@@ -31,6 +32,9 @@ test: check
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py
+
+api-bench: $(STAMP)
+	$(BIN)/python benchmarks/api.py --json
 
 chaos: $(STAMP)
 	$(BIN)/python tests/chaos/run.py --kills 100 --seed 1 --out chaos.json
