@@ -4,6 +4,7 @@ import functools
 import io
 import json
 import pickle
+import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterator
@@ -15,10 +16,13 @@ import hist
 import numpy as np
 import pytest
 from export_contract import PARAMETERS, ExportContract, Read, axes, channel, fit_of, masked
-from toy_w import expected_data, toy_tensor
+from rabbit import agreement, fitter
+from toy_w import expected_data, mass_name, toy_tensor
 
 from binworks.tensors.errors import RequestError
 from binworks.tensors.export import export, rabbit, rabbit_sparse
+from binworks.tensors.fit import fit_linear
+from binworks.tensors.fitbuild import from_tensor
 from binworks.tensors.fitinput import LOWEST, Effect, FitChannel, FitInput
 from binworks.tensors.histogram import Float64
 
@@ -376,3 +380,51 @@ def test_a_template_that_is_not_positive_is_written_as_a_thousandth(tmp_path: Pa
     blocks["W", "mass"] = (w, replace(mass, values=values))
     export(replace(tensor, blocks=blocks), tmp_path / "x", "rabbit")
     assert read_arrays(tmp_path / "x")["hlogk"][60, 0, :, 0].tolist() == pytest.approx([0, LOWEST])
+
+
+RABBIT = fitter.find()
+with_rabbit = pytest.mark.skipif(
+    RABBIT is None, reason=f"no rabbit_fit on the PATH or in {fitter.ENVIRONMENT}"
+)
+
+
+@pytest.fixture
+def programs() -> Path:
+    """Return the folder of rabbit's programs."""
+    assert RABBIT is not None
+    return RABBIT
+
+
+@with_rabbit
+def test_the_reader_of_rabbit_takes_the_files_for_what_they_are(
+    two_channels: FitInput, programs: Path, tmp_path: Path
+):
+    dense, _ = both(two_channels, tmp_path)
+    script = Path(fitter.__file__).with_name("read_input.py")
+    command = [programs / "python", script, *(tmp_path / name for name in MODULES)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=240).stdout
+    found = [json.loads(line[6:]) for line in output.splitlines() if line.startswith("INPUT ")]
+    assert [one["sparse"] for one in found] == [False, True]
+    for one in found:
+        assert one["symmetric"] is two_channels.symmetric
+        assert one["channels"] == {"signal": [["bin"], 0, 237], "wlike": [["eta", "pt"], 237, 272]}
+        assert one["sums"] == pytest.approx([dense["hnorm"].sum(), dense["hlogk"].sum()], rel=1e-9)
+    kept = np.count_nonzero(dense["hnorm"]) / dense["hnorm"].size
+    assert found[1]["size"] == kept * found[0]["size"] == kept * dense["hlogk"].size
+
+
+@with_rabbit
+@pytest.mark.parametrize("form", MODULES)
+def test_rabbit_and_the_linearised_fit_agree(form: str, programs: Path, tmp_path: Path):
+    tensor = toy_tensor(EVENTS, rng=np.random.default_rng(5))
+    (shifted,) = tensor.variations("mass", [mass_name(10)])
+    fit = from_tensor(replace(tensor, data=shifted.sum(axis=0)))
+    path = export(fit, tmp_path / "tensor.hdf5", form)
+    found = fitter.run(programs, path, tmp_path / "out").results
+    assert found["data"].names == tuple(parameter.name for parameter in fit.parameters)
+    checks = [
+        *agreement.of_mass(found["data"], fit_linear(fit), 10.0),
+        *agreement.of_uncertainties(found["asimov"], fit_linear(agreement.asimov(fit)), fit.groups),
+    ]
+    assert len(checks) > 8
+    assert [check for check in checks if not check.passed] == []
