@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -74,10 +74,17 @@ class Ready(Alive):
     checks: dict[str, str] = Field(description="Each check that was made: `ok`.")
 
 
+NOT_READY: dict[str, Any] = {
+    "model": Unready,
+    "description": "Something is not there.",
+    "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Unready"}}},
+}
+
+
 @router.get(
     "/readyz",
     response_model=Ready,
-    responses={503: {"model": Unready, "description": "Something is not there."}},
+    responses={503: NOT_READY},
 )
 def ready(
     request: Request,
