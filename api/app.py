@@ -35,6 +35,7 @@ from binworks.api.context import Context
 from binworks.api.headers import SecureHeaders
 from binworks.api.limits import Limits
 from binworks.api.observed import Observed, Requests
+from binworks.api.watch import Watched
 from binworks.service.logs import Lines
 from binworks.service.settings import Settings
 
@@ -53,7 +54,7 @@ class Guarded(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         """Return the application as requests meet it."""
-        guarded = SecureHeaders(Limits(super().build_middleware_stack(), self.settings))
+        guarded = SecureHeaders(Limits(Watched(super().build_middleware_stack()), self.settings))
         return Observed(guarded, self.requests, self.access)
 
 

@@ -131,6 +131,21 @@ def test_a_session_ends_with_its_token(served: Served) -> None:
     assert int(sign_in(served, brief).headers["set-cookie"].split("Max-Age=")[1].split(";")[0]) <= 100
 
 
+@pytest.mark.parametrize("page", ["/v1/jobs/{}/events", "/jobs/{}/live"])
+def test_an_open_stream_ends_with_its_session(served: Served, page: str) -> None:
+    secret = session(served)
+    job = served.made.submit()
+    headers, said = {"Cookie": f"{COOKIE}={secret}"}, 0
+    with httpx.stream("GET", served.url + page.format(job), headers=headers, timeout=20) as stream:
+        for _ in stream.iter_raw():
+            said += 1
+            if said == 1:
+                tokens.revoke_secret(served.made.database, secret)
+                time.sleep(1.1)
+                served.made.tell(job, "progress", {"rate": 1.0})
+    assert said < 5
+
+
 def test_a_header_counts_before_a_cookie(served: Served) -> None:
     secret = session(served, "bob")
     headers = {"Authorization": f"Bearer {served.made.tokens['alice']}"}
