@@ -6,7 +6,7 @@ EXTRAS := batch,dev,notebook,postgres,rabbit,s3,samples,xrootd
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test check bench api-bench chaos clean
+.PHONY: help demo test check bench api-bench chaos rabbit-proof clean
 .DELETE_ON_ERROR:
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make bench   throughput against peers on this machine: benchmarks/latest.json and .png"
 	@echo "make api-bench  what the API can take, against its goals: benchmarks/api.json"
 	@echo "make chaos   100 random kills of a service that works: chaos.json and .png, some 15 minutes"
+	@echo "make rabbit-proof  let rabbit-fit fit an export, and compare: rabbit-proof/proof.json, some half hour, 10 GB"
 	@echo "make clean   remove all that these made, .venv and demo/ included"
 
 demo: $(STAMP)
@@ -40,6 +41,9 @@ chaos: $(STAMP)
 	$(BIN)/python tests/chaos/run.py --kills 100 --seed 1 --out chaos.json
 	$(BIN)/python tests/chaos/run.py --kills 20 --seed 2 --real --out chaos-w.json
 
+rabbit-proof: $(STAMP)
+	$(BIN)/python tests/rabbit/prove.py --out rabbit-proof
+
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("binworks needs Python 3.11 or newer, $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12 ..." % v[:2])'
 	$(PYTHON) -m venv $(VENV)
@@ -47,5 +51,5 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo chaos*.json chaos*.png build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) demo rabbit-proof chaos*.json chaos*.png build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
