@@ -97,7 +97,7 @@ def test_the_tutorial_runs_to_a_fitted_mass(
 
 
 def test_commands_of_the_documentation_exist(root: Path) -> None:
-    targets = set(re.findall(r"^([a-z]+):", (root / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(), re.MULTILINE))
     for page in pages(root):
         for words in commands(page):
             if words[0] == "make":
