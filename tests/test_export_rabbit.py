@@ -9,6 +9,7 @@ import sys
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -380,6 +381,27 @@ def test_a_template_that_is_not_positive_is_written_as_a_thousandth(tmp_path: Pa
     blocks["W", "mass"] = (w, replace(mass, values=values))
     export(replace(tensor, blocks=blocks), tmp_path / "x", "rabbit")
     assert read_arrays(tmp_path / "x")["hlogk"][60, 0, :, 0].tolist() == pytest.approx([0, LOWEST])
+
+
+def test_the_benchmark_measures_both_forms(root: Path):
+    command = [sys.executable, root / "benchmarks" / "export_rabbit.py", "--small"]
+    found = json.loads(
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    )
+    assert set(found) == set(MODULES)
+    for took in found.values():
+        assert (took["bins"], took["processes"], took["parameters"]) == (240, 10, 411)
+        assert took["seconds"] > 0
+        assert took["peak_rss_mb"] > 10
+        assert took["file_mb"] > 0.1
+
+
+def test_the_benchmark_has_the_parameters_of_the_w_fit(root: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(root / "benchmarks")
+    fit = import_module("export_rabbit").fit_input()
+    assert (fit.channels[0].nominal.shape, len(fit.parameters)) == ((10, 2880), 4858)
+    assert fit.groups.keys() >= {"mass", "efficiency_stat", "nonprompt"}
+    assert len(fit.groups["efficiency_stat"]) == 2784
 
 
 RABBIT = fitter.find()
