@@ -288,14 +288,14 @@ def command(
             }
             run_file.write_text(json.dumps(addresses) + "\n")
             try:
-                _warn(settings)
-                _tell(settings, addresses, as_json=as_json, new=service.token_is_new)
+                warn(settings)
+                tell(settings, addresses, as_json=as_json, new=service.token_is_new)
                 stop.wait()
             finally:
                 run_file.unlink(missing_ok=True)
 
 
-def _warn(settings: Settings) -> None:
+def warn(settings: Settings) -> None:
     """Say what a service that others reach needs."""
     if not is_loopback(settings.host):
         typer.secho(
@@ -306,7 +306,14 @@ def _warn(settings: Settings) -> None:
         )
 
 
-def _tell(settings: Settings, addresses: dict[str, Any], *, as_json: bool, new: bool) -> None:
+def tell(settings: Settings, addresses: dict[str, Any], *, as_json: bool, new: bool) -> None:
+    """Say where the service is and how one is let in.
+
+    Parameters
+    ----------
+    new : bool
+        Whether the admin's token was just made: then a terminal shows it, once.
+    """
     console = Console(highlight=False, soft_wrap=True)
     if as_json:
         console.out(json.dumps(addresses))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import signal
 import socket
 import stat
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ import pytest
 from binworks.service.database import Database
 from binworks.service.settings import Settings
 from binworks.service.tokens import check
-from binworks.service.up import Service, choose_port, configure, ensure_token, locked
+from binworks.service.up import Service, choose_port, configure, ensure_token, locked, tell, warn
 from binworks.tensors.errors import RequestError, TransientError
 
 
@@ -127,3 +130,33 @@ def test_the_token_is_for_its_owner_only_and_is_kept_while_it_is_valid(tmp_path:
     assert ensure_token(settings)
     assert path.read_text() not in (token, "bw_other\n")
     assert not (tmp_path / "token.new").exists()
+
+
+def test_a_new_token_is_shown_once_and_to_a_terminal_alone(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    ensure_token(settings)
+    token = (tmp_path / "token").read_text().strip()
+    addresses = {"url": settings.url, "dashboard": f"{settings.url}/dask/status"}
+    with io.StringIO() as pipe, redirect_stdout(pipe):
+        tell(settings, addresses, as_json=False, new=True)
+        tell(settings, addresses, as_json=True, new=True)
+        assert str(tmp_path / "token") in pipe.getvalue()
+        assert token not in pipe.getvalue()
+    for new in (True, False):
+        reader, writer = os.openpty()
+        with os.fdopen(writer, "w") as terminal, redirect_stdout(terminal):
+            tell(settings, addresses, as_json=False, new=new)
+            terminal.flush()
+            assert (token in os.read(reader, 10_000).decode()) == new
+        os.close(reader)
+
+
+def test_only_what_others_reach_needs_a_warning(tmp_path: Path) -> None:
+    for host, warned in (("127.0.0.1", False), ("localhost", False), ("::1", False), ("0.0.0.0", True)):
+        with io.StringIO() as pipe, redirect_stderr(pipe):
+            warn(Settings(home=tmp_path, host=host))
+            assert ("TLS" in pipe.getvalue()) == warned
+    settings = configure(tmp_path, {"host": "0.0.0.0"}, 0)
+    assert settings.host == "0.0.0.0"
+    assert settings.scheduler.startswith("tcp://127.0.0.1:")
+    assert str(settings.dashboard).startswith("http://127.0.0.1:")
