@@ -176,7 +176,8 @@ def test_every_get_can_be_asked_for_its_head_alone(served: Served, document: dic
             whole, head = http.get(address), http.head(address)
             assert (head.status_code, head.content) == (whole.status_code, b""), address
             for name in ("content-type", "content-length", "etag", "cache-control"):
-                assert head.headers.get(name) == whole.headers.get(name), f"{address} {name}"
+                if address != "/metrics" or name != "content-length":  # each request is counted there
+                    assert head.headers.get(name) == whole.headers.get(name), f"{address} {name}"
 
 
 def test_every_operation_has_a_name_and_a_tag_that_is_described(document: dict[str, Any]) -> None:
