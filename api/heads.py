@@ -8,6 +8,8 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _ASKED = "binworks.head"
+_FOUND = ("route", "endpoint", "path_params")
+"""What routing writes down, for those who count requests."""
 
 
 def is_head(request: HTTPConnection) -> bool:
@@ -45,3 +47,4 @@ class Heads:
             answered.cancel()
             work.cancel()
             await asyncio.wait([work])
+            scope.update({name: asked[name] for name in _FOUND if name in asked})

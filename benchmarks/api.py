@@ -37,6 +37,7 @@ from binworks.service.model import JobState
 HERE = Path(__file__).resolve().parent
 ROUNDS = 3
 CLIENTS, STREAMS, EVENTS = 16, 500, 10
+SAMPLE_EVENTS = 20_000
 NPY = {"Accept": "application/x-npy"}
 
 
@@ -206,20 +207,32 @@ def export(_bench: Bench) -> list[Figure]:
 
 
 def snapshot(_bench: Bench) -> list[Figure]:
-    """Submit a job to a service that has run one, and wait for its first snapshot."""
+    """Submit a job to a service that has run one of the same kind on other files; wait for its first snapshot."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder)
-        sample(out, events=20_000, seed=1, jobs=2, quiet=True)
-        with running_service(out / "home", "--catalogue", out / "catalogue.json", "--workers", 2) as service:
-            names = [entry["name"] for entry in service.client.datasets()]
-            warm = service.client.submit("w_mass", names[:1], corrections="demo")
+        out, other = Path(folder) / "samples", Path(folder) / "others"
+        for seed, samples in enumerate((out, other), 1):
+            sample(samples, events=SAMPLE_EVENTS, seed=seed, jobs=2, quiet=True)
+        options = ("--catalogue", out / "catalogue.json", "--data-root", other, "--workers", 2)
+        with running_service(out / "home", *options) as service:
+            warm = service.client.submit("w_mass", spelt_out(other), corrections="demo")
             for _ in warm.watch():
                 pass
             warm.status().check()
+            names = [entry["name"] for entry in service.client.datasets()]
             began = time.perf_counter()
-            job = service.client.submit("w_mass", names[1:], corrections="demo")
+            job = service.client.submit("w_mass", names, corrections="demo")
             seconds = next(time.perf_counter() - began for event in job.watch() if event.kind == "snapshot")
-    return [Figure("submit to first snapshot, warm service", seconds, "s", 15, at_most=True)]
+            events = job.wait().check().events_total
+    return [
+        Figure("submit to first snapshot, warm service", seconds, "s", 15, at_most=True),
+        Figure("  events, all groups", events, ""),
+    ]
+
+
+def spelt_out(samples: Path) -> list[dict[str, Any]]:
+    """Return the data sets of a catalogue with absolute files."""
+    found: list[dict[str, Any]] = json.loads((samples / "catalogue.json").read_bytes())["datasets"]
+    return [{**each, "files": [str(samples / name) for name in each["files"]]} for each in found]
 
 
 MEASURES: dict[str, Callable[[Bench], list[Figure]]] = {
