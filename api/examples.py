@@ -143,6 +143,10 @@ BY_SCHEMA: dict[str, Any] = {
     "NewToken": {**_TOKEN, "token": "bw_shown-once"},
     "ProcessorView": _PROCESSOR,
     "Processors": [_PROCESSOR],
+    "Ready": {
+        "status": "ok",
+        "checks": dict.fromkeys(("database", "store", "space", "scheduler", "driver"), "ok"),
+    },
     "Shares": {"job": "7hq2mkc3xv", "readers": ["bob"]},
     "SnapshotView": {
         "job": "7hq2mkc3xv",
@@ -187,6 +191,24 @@ PROBLEM: dict[str, Any] = {
     "where": "7hq2mkc3xv",
     "hint": "`binworks jobs` lists yours.",
     "errors": [],
+}
+UNREADY: dict[str, Any] = {
+    "type": "urn:binworks:problem:no-scheduler",
+    "title": "Service Unavailable",
+    "status": 503,
+    "detail": "The scheduler does not answer: Connection refused.",
+    "code": "no-scheduler",
+    "kind": "TransientError",
+    "where": None,
+    "hint": "Jobs go on when it is there again.",
+    "errors": [],
+    "checks": {
+        "database": "ok",
+        "store": "ok",
+        "space": "ok",
+        "scheduler": "no-scheduler",
+        "driver": "ok",
+    },
 }
 
 

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 import binworks
-from binworks.api import problems
+from binworks.api import examples, problems
 from binworks.api.checks import NAMES, Checks, Name
 from binworks.api.context import Ctx
 from binworks.api.dashboard import FIRST
@@ -77,7 +77,12 @@ class Ready(Alive):
 NOT_READY: dict[str, Any] = {
     "model": Unready,
     "description": "Something is not there.",
-    "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Unready"}}},
+    "content": {
+        problems.MEDIA_TYPE: {
+            "schema": {"$ref": "#/components/schemas/Unready"},
+            "example": examples.UNREADY,
+        }
+    },
 }
 
 
