@@ -38,24 +38,33 @@ class Asset:
 
 
 @cache
-def assets() -> dict[str, Asset]:
-    """Return the files that pages may name, by their path below ``static``; they are read once."""
-    files = (path for path in FOLDER.rglob("*") if path.suffix in TYPES)
-    return {path.relative_to(FOLDER).as_posix(): _read(path) for path in files}
+def names() -> frozenset[str]:
+    """Return the files that pages may name, by their path below ``static``."""
+    return frozenset(
+        path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.suffix in TYPES
+    )
+
+
+@cache
+def asset(name: str) -> Asset:
+    """Return one of `names`; it is read once."""
+    body = (FOLDER / name).read_bytes()
+    digest = hashlib.sha256(body).hexdigest()[:16]
+    return Asset(body, gzip.compress(body, mtime=0), digest, TYPES[Path(name).suffix])
 
 
 def address(name: str) -> str:
     """Return where a file is served; another content has another address."""
-    return f"/static/{assets()[name].digest}/{name}"
+    return f"/static/{asset(name).digest}/{name}"
 
 
 @router.get("/static/{digest}/{name:path}")
 @router.head("/static/{digest}/{name:path}")
-def asset(digest: str, name: str, request: Request) -> Response:
+def served(digest: str, name: str, request: Request) -> Response:
     """Return a file of the page; anybody may have it."""
-    found = assets().get(name)
-    if found is None or found.digest != digest:
+    if name not in names() or asset(name).digest != digest:
         raise NotFoundError("There is no such file.", where=name, hint="Reload the page that named it.")
+    found = asset(name)
     headers = {"Cache-Control": KEPT, "ETag": f'"{digest}"', "Vary": "Accept-Encoding"}
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
@@ -64,9 +73,3 @@ def asset(digest: str, name: str, request: Request) -> Response:
             found.packed, media_type=found.media_type, headers={**headers, "Content-Encoding": "gzip"}
         )
     return Response(found.body, media_type=found.media_type, headers=headers)
-
-
-def _read(path: Path) -> Asset:
-    body = path.read_bytes()
-    digest = hashlib.sha256(body).hexdigest()[:16]
-    return Asset(body, gzip.compress(body, 9, mtime=0), digest, TYPES[path.suffix])

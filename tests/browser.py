@@ -72,13 +72,14 @@ class Browser:
     def tab(self, **asked: Any) -> Iterator[Tab]:
         """Open a tab; see `Tab.look_like` for what can be asked of it."""
         opened = httpx.put(f"http://127.0.0.1:{self._port}/json/new", timeout=SECONDS).json()
-        with connect(opened["webSocketDebuggerUrl"], max_size=None) as socket:
-            tab = Tab(socket)
-            tab.look_like(**asked)
-            yield tab
-            tab.call("Storage.clearDataForOrigin", origin="*", storageTypes="cookies")
-            tab.call("Network.clearBrowserCookies")
-        httpx.get(f"http://127.0.0.1:{self._port}/json/close/{opened['id']}", timeout=SECONDS)
+        try:
+            with connect(opened["webSocketDebuggerUrl"], max_size=None) as socket:
+                tab = Tab(socket)
+                tab.look_like(**asked)
+                tab.call("Network.clearBrowserCookies")
+                yield tab
+        finally:  # a page that is open holds a line to the service, and there are six
+            httpx.get(f"http://127.0.0.1:{self._port}/json/close/{opened['id']}", timeout=SECONDS)
 
 
 class Tab:
@@ -91,6 +92,8 @@ class Tab:
         self.complaints: list[str] = []
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Page.bringToFront")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)
 
     def call(self, method: str, **parameters: Any) -> Any:
         """Call a method of the protocol and return its result."""
@@ -129,17 +132,17 @@ class Tab:
 
     def js(self, expression: str) -> Any:
         """Return the value of an expression in the page."""
-        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        how = {"returnByValue": True, "awaitPromise": True, "allowUnsafeEvalBlockedByCSP": False}
+        found = self.call("Runtime.evaluate", expression=expression, **how)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def until(self, expression: str, seconds: float = SECONDS) -> Any:
-        """Wait until an expression is true, and return its value."""
+    def until(self, expression: str, seconds: float = SECONDS) -> None:
+        """Wait until an expression is true."""
         deadline = time.monotonic() + seconds
-        while not (found := self.js(expression)):
-            assert time.monotonic() < deadline, f"never true: {expression}\n{self.text('body')[:2000]}"
+        while not self.js(f"!!({expression})"):
+            assert time.monotonic() < deadline, f"never true: {expression}; {self.complaints}"
             time.sleep(0.05)
-        return found
 
     def text(self, selector: str) -> str:
         """Return the visible text of an element."""
