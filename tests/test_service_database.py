@@ -26,6 +26,7 @@ from sqlalchemy import MetaData, insert, inspect, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from binworks.processors.dataset import Dataset
+from binworks.service import access, tokens
 from binworks.service import database as tables
 from binworks.service.database import Database, metadata
 from binworks.service.jobs import Jobs, add_event
@@ -142,6 +143,31 @@ def together(*acts: Callable[[], object]) -> list[object]:
 
 
 # what is promised of both
+
+
+def test_tokens_and_shares_are_the_same_on_both(database: Database) -> None:
+    jobs = Jobs(database)
+    mine = jobs.create(resolved(), "me")[0].id
+    secret = tokens.create(database, "me", ["read"], now=0.0, lifetime=10.0, label="l")
+    held = tokens.check(database, secret, now=1.0)
+    made = tokens.create(database, "me", ["read"], now=1.0, kind="session", parent=held)
+    assert [token.kind for token in tokens.listed(database, now=1.0, owner="me")] == ["session", "token"]
+    tokens.revoke(database, tokens.token_id(secret), owner="me")
+    assert tokens.check(database, made, now=1.0) is None
+    for reader in ("you", "*"):
+        assert jobs.list(viewer="you").jobs == []
+        access.share(database, mine, reader, "me")
+        assert [job.id for job in jobs.list(viewer="you").jobs] == [mine]
+        assert access.readers(database, mine, None) == [reader]
+        with pytest.raises(RequestError, match="only its owner"):
+            jobs.cancel(mine, "you")
+        access.unshare(database, mine, reader, "me")
+    access.share(database, mine, "you", "me")
+    jobs.cancel(mine)
+    leader(database).move(mine, JobState.CANCELLED, "test")
+    jobs.delete(mine, "me")
+    with pytest.raises(RequestError, match="no such job"):
+        jobs.get(mine)
 
 
 def test_a_unit_has_one_row_and_only_its_present_attempt_is_taken(database: Database) -> None:
