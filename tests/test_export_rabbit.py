@@ -341,6 +341,15 @@ def test_data_that_rabbit_cannot_fit_are_refused(
 
 
 @pytest.mark.parametrize("form", MODULES)
+def test_a_fit_of_nothing_is_refused(form: str, tmp_path: Path):
+    all_masked = masked(channel(), *range(20))
+    for fit in (fit_of(all_masked), replace(fit_of(), parameters=())):
+        with pytest.raises(RequestError, match=r"nothing to fit: (0|20) bins and (0|8) parameters") as caught:
+            MODULES[form].write(fit, tmp_path / "x")
+        assert caught.value.code == "bad-card"
+
+
+@pytest.mark.parametrize("form", MODULES)
 def test_the_tensor_is_never_held_whole(form: str, tmp_path: Path):
     bins, processes, count = 480, 12, 1200
     axis = hist.axis.Regular(bins, 0, 1, name="x", flow=False)

@@ -49,8 +49,9 @@ def created(fit: FitInput, path: Path) -> Iterator[Any]:
     Raises
     ------
     RequestError
-        ``missing-extra`` without h5py; ``bad-data`` if a bin of the data is negative or not finite; ``empty-bin`` if
-        events are observed where none are expected, where rabbit's likelihood is not finite.
+        ``missing-extra`` without h5py; ``bad-card`` without any bin or parameter; ``bad-data`` if a bin of the data
+        is negative or not finite; ``empty-bin`` if events are observed where none are expected, where rabbit's
+        likelihood is not finite.
     """
     try:
         import h5py
@@ -129,6 +130,9 @@ def _joined(arrays: Sequence[Any], fit: FitInput) -> Any:
 
 
 def _check(fit: FitInput, nominal: Float64, data: Float64) -> None:
+    if not (len(data) and fit.parameters):
+        message = f"There is nothing to fit: {len(data)} bins and {len(fit.parameters)} parameters are left."
+        raise RequestError(message, code="bad-card", where="card")
     bad = np.flatnonzero(~(np.isfinite(data) & (data >= 0)))
     if len(bad):
         message = (
