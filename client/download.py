@@ -19,7 +19,6 @@ import httpx
 from binworks.client.transport import DIGEST, Transport, pause
 from binworks.tensors.errors import ConflictError, TransientError
 
-BLOCK = 1 << 20
 SILENCE = 60.0
 """Seconds without a byte after which a connection counts as lost."""
 PATIENCE = 300.0
@@ -110,7 +109,7 @@ def _fill(transport: Transport, path: str, head: _Head, file: BufferedRandom, pr
             with transport.stream(path, headers, SILENCE) as answer:
                 if answer.status_code != httpx.codes.PARTIAL_CONTENT:
                     file.truncate(0)  # it is another file by now, or comes as a whole
-                for block in answer.iter_bytes(BLOCK):
+                for block in answer.iter_raw():  # as it comes: what has come is not lost with the line
                     file.write(block)
                     failures, heard = 0, time.monotonic()
                     progress(file.tell(), head.size)
