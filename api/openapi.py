@@ -32,6 +32,7 @@ EXAMPLES = {
     PROBLEM: examples.PROBLEM,
 }
 """Of what is no JSON with a schema of its own."""
+_PROBLEM = {"$ref": "#/components/schemas/ProblemDocument"}
 _JOB = {"job": "$response.body#/id"}
 _TOKEN = {"token": "$response.body#/id"}
 _EXPORT = {"job": "$response.body#/job", "export": "$response.body#/id"}
@@ -77,6 +78,8 @@ def complete(document: dict[str, Any]) -> None:
         for media_type, content in _contents(operation):
             if not content.keys() & {"example", "examples"}:
                 _exemplify(media_type, content)
+    for unused in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(unused, None)
     for (name, status), following in LINKS.items():
         operations[name]["responses"][status]["links"] = {
             other: {"operationId": other, "parameters": parameters} for other, parameters in following.items()

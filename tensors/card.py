@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 
 from binworks.tensors.errors import RequestError
 
@@ -17,6 +17,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.+-]{0,99}$")]
 Pattern = Annotated[str, Field(min_length=1, max_length=200)]
 Bin = Annotated[int, Field(ge=0, lt=2**31)]
 Select = dict[Name, Bin | tuple[Bin, Bin]]
+Flag = Annotated[bool, Strict()]
 Symmetrise = Literal["keep", "average", "conservative", "linear", "quadratic"]
 
 
@@ -59,7 +60,7 @@ class Norm(_Part):
     processes: tuple[Pattern, ...] = Field(min_length=1, description="Names, or patterns with * and ?.")
     size: float = Field(gt=0, le=100, description="Factor at +1 standard deviation: 1.012 is 1.2 %.")
     groups: tuple[Name, ...] = Field(default=(), description="For impacts; default: its own name.")
-    optional: bool = Field(default=False, description="Leave it out where no process has such a name.")
+    optional: Flag = Field(default=False, description="Leave it out where no process has such a name.")
     subtracted: bool = Field(
         default=True, description="Whether what is subtracted for the nonprompt estimate changes, too."
     )
@@ -69,7 +70,7 @@ class Rule(_Part):
     """What happens to some systematics; where several match, the later one counts."""
 
     match: Pattern = Field(description="Name of nuisances or of their group, or a pattern with * and ?.")
-    constrained: bool | None = Field(default=None, description="False: free.")
+    constrained: Flag | None = Field(default=None, description="False: free.")
     scale: float | None = Field(
         default=None, gt=0, le=1e3, description="Factor on the effect (its logarithm)."
     )
@@ -79,7 +80,7 @@ class Rule(_Part):
         "nuisances, average (SymAvg) and difference (SymDiff): linear, or quadratic (the difference times root 3).",
     )
     groups: tuple[Name, ...] = Field(default=(), description="Further groups for impacts.")
-    drop: bool = Field(default=False, description="Leave them out.")
+    drop: Flag = Field(default=False, description="Leave them out.")
 
 
 class Nonprompt(_Part):
@@ -124,7 +125,7 @@ class Card(_Part):
         default=1.0, gt=0, le=100, description="Factor on the simulation's statistical uncertainty."
     )
     nonprompt: Nonprompt | None = Field(default=None, description="Estimate it from the data's sidebands.")
-    allow_partial: bool = Field(default=False, description="Take a snapshot that lacks events, too.")
+    allow_partial: Flag = Field(default=False, description="Take a snapshot that lacks events, too.")
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Card:
