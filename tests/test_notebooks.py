@@ -40,6 +40,8 @@ def test_the_first_fit_runs_from_top_to_bottom(executed: nbformat.NotebookNode):
     assert len(closure) == 4
     for injected, fitted in closure:
         assert float(fitted) == pytest.approx(float(injected), abs=0.1)
+    assert re.search(r"\.hdf5: \d+ bytes of rabbit", text)
+    assert "first axis: nominal, massShift" in text
     pictures = [
         output
         for cell in executed.cells

@@ -29,6 +29,7 @@ from binworks.processors.dataset import Dataset
 from binworks.service import access, tokens
 from binworks.service import database as tables
 from binworks.service.database import Database, metadata
+from binworks.service.exports import STALE_SECONDS, Ask, ClaimLostError, Exports
 from binworks.service.jobs import Jobs, add_event
 from binworks.service.lease import LeaseLostError
 from binworks.service.ledger import Ledger, Settled
@@ -38,6 +39,7 @@ from binworks.service.quotas import Limits
 from binworks.service.retry import Again, Kind
 from binworks.service.tasks import Failure, Receipt
 from binworks.service.units import Status
+from binworks.tensors.card import Card
 from binworks.tensors.errors import ConflictError, RequestError
 
 FILES, EVENTS = 5, 4000
@@ -143,6 +145,42 @@ def together(*acts: Callable[[], object]) -> list[object]:
 
 
 # what is promised of both
+
+
+def test_exports_are_the_same_on_both(database: Database) -> None:
+    now = [1000.0]
+    kept = Exports(database, limit=2, clock=lambda: now[0])
+    mine = Jobs(database).create(resolved(), "me")[0].id
+    asks = [
+        Ask(mine, 1, "uhi-zip", Card(inflation=inflation), {"other": 4}, "code") for inflation in (1, 2, 3)
+    ]
+    first, new = kept.ask(asks[0], "me")
+    assert (kept.ask(asks[0], "me"), new) == ((first, False), True)
+    now[0] += 1
+    kept.ask(asks[1], "me")
+    with pytest.raises(ConflictError, match="the limit is 2"):
+        kept.ask(asks[2], "me")
+    claim = kept.claim("elsewhere:1")
+    assert claim is not None
+    assert set(kept.unfinished()) == {(mine, 1), ("other", 4)}
+    kept.beat(claim, 0.25)
+    now[0] += 2 * STALE_SECONDS
+    taken = [kept.claim(f"elsewhere:{number}") for number in (2, 3, 4)]
+    assert [one and (one.id, one.fence) for one in taken] == [(first.id, 2), (asks[1].id, 1), None]
+    assert taken[0] is not None
+    with pytest.raises(ClaimLostError):
+        kept.finish(claim, 1, "0" * 64)
+    kept.finish(taken[0], 5_000_000_000, "0" * 64)
+    assert (kept.get(mine, first.id).bytes, kept.file(mine, first.id)[1]) == (5_000_000_000, 2)
+    page = kept.list(mine, limit=1)
+    rest = kept.list(mine, limit=1, cursor=page.next)
+    assert {one.id for one in (*page.exports, *rest.exports)} == {asks[0].id, asks[1].id}
+    Jobs(database).cancel(mine)
+    leader(database).move(mine, JobState.CANCELLED, "test")
+    Jobs(database).delete(mine)
+    with pytest.raises(RequestError, match="no such export"):
+        kept.get(mine, first.id)
+    assert not kept.waiting()
 
 
 def test_tokens_and_shares_are_the_same_on_both(database: Database) -> None:
