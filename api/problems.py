@@ -83,6 +83,9 @@ _STATUS: tuple[tuple[type[BinworksError], HTTPStatus], ...] = (  # the first tha
     (BinworksError, HTTPStatus.INTERNAL_SERVER_ERROR),
 )
 _STATUS_OF_CODE = {
+    "bad-request": HTTPStatus.BAD_REQUEST,
+    "target-too-long": HTTPStatus.REQUEST_URI_TOO_LONG,
+    "head-too-large": HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     "unsupported-media-type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     "unknown-job": HTTPStatus.NOT_FOUND,
     "unknown-token": HTTPStatus.NOT_FOUND,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -325,6 +328,35 @@ def test_unknown_places_and_methods_are_problems(served: Served) -> None:
         answer = http.delete("/v1/jobs")
         problem(answer, 405, "method-not-allowed")
         assert set(answer.headers["Allow"].split(", ")) == {"GET", "HEAD", "POST"}
+
+
+def spoken(served: Served, *parts: bytes) -> tuple[int, dict[str, Any]]:
+    """Send bytes as they are and return the answer's status and document."""
+    with socket.create_connection(("127.0.0.1", served.made.settings.port), timeout=20) as line:
+        with suppress(ConnectionError):
+            for part in parts:
+                line.sendall(part)
+        answer = b""
+        with suppress(ConnectionError):
+            while block := line.recv(65536):
+                answer += block
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"application/problem+json" in head
+    return int(head.split()[1]), json.loads(body)
+
+
+@pytest.mark.parametrize(
+    ("parts", "status", "code"),
+    [
+        ([b"not HTTP at all\r\n\r\n"], 400, "bad-request"),
+        ([b"GET /", 9000 * b"a", b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"], 414, "target-too-long"),
+        ([b"GET / HTTP/1.1\r\nX: ", *(30_000 * b"a" for _ in range(20))], 431, "head-too-large"),
+    ],
+    ids=["not_http", "long_target", "large_head"],
+)
+def test_what_is_no_request_is_a_problem(served: Served, parts: list[bytes], status: int, code: str) -> None:
+    found, document = spoken(served, *parts)
+    assert (found, document["status"], document["code"]) == (status, status, code)
 
 
 def test_what_can_be_asked_for_is_listed(served: Served) -> None:
