@@ -279,8 +279,8 @@ def test_a_database_that_is_gone_is_red(made: HandMade, http: Http) -> None:
     assert answered.json()["checks"]["driver"] == "no-database"
 
 
-def test_a_check_that_is_not_known_is_refused(http: Http) -> None:
-    assert http.get("/readyz?only=weather").json()["code"] == "invalid-request"
+def test_a_check_that_is_not_known_is_refused(served: Served) -> None:
+    assert httpx.get(f"{served.url}/readyz?only=weather").json()["code"] == "invalid-request"
 
 
 def test_a_good_answer_is_kept_for_a_while_and_a_bad_one_not(made: HandMade) -> None:
@@ -333,13 +333,16 @@ def test_no_line_holds_a_token_a_query_or_a_path(made: HandMade, http: Http) -> 
 
 
 @pytest.mark.parametrize("given", ["short", "x" * 65, "with space in it", 'quo"te-in-it', "new\tline-in-it"])
-def test_a_request_id_that_looks_like_none_is_replaced(http: Http, given: str) -> None:
-    answered = http.get("/healthz", headers={"X-Request-Id": given})
+def test_a_request_id_that_looks_like_none_is_replaced(served: Served, given: str) -> None:
+    answered = httpx.get(f"{served.url}/healthz", headers={"X-Request-Id": given})
     assert re.fullmatch(r"[0-9a-f]{16}", answered.headers["x-request-id"])
 
 
-def test_a_request_id_is_sent_back(http: Http) -> None:
-    assert http.get("/healthz", headers={"X-Request-Id": "abcdefgh"}).headers["x-request-id"] == "abcdefgh"
+def test_a_request_id_is_sent_back(served: Served) -> None:
+    assert (
+        httpx.get(f"{served.url}/healthz", headers={"X-Request-Id": "abcdefgh"}).headers["x-request-id"]
+        == "abcdefgh"
+    )
 
 
 def test_the_log_of_the_process_can_be_joined_with_the_access_log(served: Served) -> None:
