@@ -15,9 +15,11 @@ from binworks.tensors.errors import RequestError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.+-]{0,99}$")]
 Pattern = Annotated[str, Field(min_length=1, max_length=200)]
-Bin = Annotated[int, Field(ge=0, lt=2**31)]
+Bin = Annotated[int, Strict(), Field(ge=0, lt=2**31)]
 Select = dict[Name, Bin | tuple[Bin, Bin]]
 Flag = Annotated[bool, Strict()]
+Number = Annotated[float, Strict()]
+Whole = Annotated[int, Strict()]
 Symmetrise = Literal["keep", "average", "conservative", "linear", "quadratic"]
 
 
@@ -58,7 +60,7 @@ class Norm(_Part):
 
     name: Name
     processes: tuple[Pattern, ...] = Field(min_length=1, description="Names, or patterns with * and ?.")
-    size: float = Field(gt=0, le=100, description="Factor at +1 standard deviation: 1.012 is 1.2 %.")
+    size: Number = Field(gt=0, le=100, description="Factor at +1 standard deviation: 1.012 is 1.2 %.")
     groups: tuple[Name, ...] = Field(default=(), description="For impacts; default: its own name.")
     optional: Flag = Field(default=False, description="Leave it out where no process has such a name.")
     subtracted: bool = Field(
@@ -71,7 +73,7 @@ class Rule(_Part):
 
     match: Pattern = Field(description="Name of nuisances or of their group, or a pattern with * and ?.")
     constrained: Flag | None = Field(default=None, description="False: free.")
-    scale: float | None = Field(
+    scale: Number | None = Field(
         default=None, gt=0, le=1e3, description="Factor on the effect (its logarithm)."
     )
     symmetrise: Symmetrise | None = Field(
@@ -89,12 +91,12 @@ class Nonprompt(_Part):
     process: Name = Field(
         default="Nonprompt", description="Its name; a simulated one of this name is replaced."
     )
-    closure: float = Field(default=0.85, gt=0, le=10, description="Factor on the estimate.")
-    norm: float = Field(default=1.05, gt=1, le=10, description="Factor at +1 standard deviation.")
-    degree: int = Field(
+    closure: Number = Field(default=0.85, gt=0, le=10, description="Factor on the estimate.")
+    norm: Number = Field(default=1.05, gt=1, le=10, description="Factor at +1 standard deviation.")
+    degree: Whole = Field(
         default=3, ge=0, le=5, description="Of the polynomial in pT that smooths the logarithm of a region."
     )
-    shape: float = Field(
+    shape: Number = Field(
         default=0.1,
         ge=0,
         le=10,
@@ -120,8 +122,8 @@ class Card(_Part):
         default="observed",
         description="`observed`; `prediction`; or the name of a variation, for pseudo-data made with it.",
     )
-    luminosity: float | None = Field(default=None, gt=0, description="1/pb; default: that of the job.")
-    inflation: float = Field(
+    luminosity: Number | None = Field(default=None, gt=0, description="1/pb; default: that of the job.")
+    inflation: Number = Field(
         default=1.0, gt=0, le=100, description="Factor on the simulation's statistical uncertainty."
     )
     nonprompt: Nonprompt | None = Field(default=None, description="Estimate it from the data's sidebands.")

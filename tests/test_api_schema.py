@@ -88,7 +88,7 @@ def test_every_answer_is_one_that_the_schema_promises(
         f"--phases={phases}",
         "--max-examples=3",
         "--seed=1",
-        "--request-timeout=10",
+        "--request-timeout=60",
         "--no-color",
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
