@@ -15,7 +15,7 @@ from anyio.to_thread import run_sync
 from fastapi import Depends, Query
 
 from binworks.api import preview
-from binworks.api.preview import Look, Shade
+from binworks.api.preview import Look, Shade, Shape
 from binworks.api.problems import NotFoundError
 from binworks.api.snapshots import NOMINAL, Snapshot
 from binworks.tensors import incomplete
@@ -199,8 +199,9 @@ def look(snapshot: Snapshot, wish: Wish) -> Look:
         variance=np.broadcast_to(variance, len(edges) - 1),
         data=data,
         shifts=shifts,
-        title=_title(snapshot, wish, luminosity if scaled and layers else None),
+        title=_title(wish, luminosity if scaled and layers else None),
         cuts=sums.cuts,
+        source=f"job {snapshot.job}, snapshot {snapshot.n}",
         mark=incomplete.mark(snapshot.facts()),
     )
 
@@ -212,7 +213,7 @@ class Gallery:
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._painter = anyio.CapacityLimiter(1)
 
-    async def picture(self, key: str, snapshot: Snapshot, wish: Wish, shade: Shade) -> bytes:
+    async def picture(self, key: str, snapshot: Snapshot, wish: Wish, shade: Shade, shape: Shape) -> bytes:
         """Return a picture as PNG.
 
         Parameters
@@ -221,15 +222,17 @@ class Gallery:
             The same for the same picture.
         """
         if key not in self._kept:
-            self._kept[key] = await run_sync(partial(_draw, snapshot, wish, shade), limiter=self._painter)
+            self._kept[key] = await run_sync(
+                partial(_draw, snapshot, wish, shade, shape), limiter=self._painter
+            )
         self._kept.move_to_end(key)
         while len(self._kept) > KEPT_PICTURES:
             self._kept.popitem(last=False)
         return self._kept[key]
 
 
-def _draw(snapshot: Snapshot, wish: Wish, shade: Shade) -> bytes:
-    return preview.draw(look(snapshot, wish), shade)
+def _draw(snapshot: Snapshot, wish: Wish, shade: Shade, shape: Shape) -> bytes:
+    return preview.draw(look(snapshot, wish), shade, shape)
 
 
 @dataclass(frozen=True)
@@ -332,7 +335,8 @@ def _members(snapshot: Snapshot, show: str) -> list[str]:
 
 
 def _colours(snapshot: Snapshot) -> dict[str, str]:
-    groups = dict.fromkeys(snapshot.dataset(name)["group"] for name in snapshot.facts()["datasets"])
+    members = [snapshot.dataset(name) for name in snapshot.facts()["datasets"]]
+    groups = dict.fromkeys(member["group"] for member in members if member["kind"] != "data")
     return {group: preview.COLOURS[i % len(preview.COLOURS)] for i, group in enumerate(groups)}
 
 
@@ -364,10 +368,10 @@ def _shifts(nuisance: _Named | None, ways: Mapping[str, Float64]) -> tuple[tuple
     return (up, ("down" if nuisance.down else "down (mirrored)", ways["down"]))
 
 
-def _title(snapshot: Snapshot, wish: Wish, luminosity: float | None) -> str:
+def _title(wish: Wish, luminosity: float | None) -> str:
     what = wish.show.partition(":")[2] or "All processes"
     scaled = f", {luminosity:.4g} pb⁻¹" if luminosity is not None else ""
-    return f"{what}: {wish.histogram}{scaled}  (job {snapshot.job}, snapshot {snapshot.n})"
+    return f"{what}: {wish.histogram}{scaled}"
 
 
 def _absent(kind: str, name: str, known: list[str]) -> NotFoundError:

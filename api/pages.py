@@ -28,7 +28,7 @@ from binworks.api.context import Context, Ctx
 from binworks.api.jobs import JobId
 from binworks.api.page_preview import Gallery, Wish, Wished
 from binworks.api.page_templates import page
-from binworks.api.preview import Shade
+from binworks.api.preview import FRAMES, Shade, Shape
 from binworks.api.snapshots import Generation
 from binworks.service.exports import ExportRequest
 from binworks.service.model import JobState, JobView
@@ -47,6 +47,7 @@ _NO_SNAPSHOT: dict[str, Any] = {
     "digests": {},
     "mark": "",
     "alt": "",
+    "frames": FRAMES,
 }
 Cursor = Annotated[str | None, Query(max_length=200)]
 
@@ -110,16 +111,17 @@ async def picture(
     wish: Wished,
     generation: Generation = None,
     shade: Shade = "light",
+    shape: Shape = "wide",
 ) -> Response:
     """Return the picture of a snapshot; it says if events are missing."""
     snapshot = await run_in_threadpool(snapshots.pin, context, user, job, generation)
-    etag = files.strong_etag(job, snapshot.n, wish, shade, page_preview.FORM)
+    etag = files.strong_etag(job, snapshot.n, wish, shade, shape, page_preview.FORM)
     kept = files.REVALIDATE if generation is None else files.IMMUTABLE
     headers = {"ETag": etag, "Cache-Control": kept}
     if files.is_current(request, etag):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     gallery: Gallery = request.app.state.gallery
-    drawn = await gallery.picture(etag, snapshot, wish, shade)
+    drawn = await gallery.picture(etag, snapshot, wish, shade, shape)
     return files.computed(drawn, "image/png", headers)
 
 
@@ -190,6 +192,7 @@ def _snapshot(context: Context, user: User, view: JobView, wish: Wish) -> dict[s
         "digests": page_facts.digests(snapshot),
         "mark": incomplete.mark(snapshot.facts()),
         "alt": page_preview.describe(choice),
+        "frames": FRAMES,
     }
 
 

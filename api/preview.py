@@ -35,9 +35,6 @@ COLOURS = (
     "#92dadd",
 )
 """Of processes, in their order; made for the colour-blind (M. Petroff, arXiv:2107.02270)."""
-DOTS_PER_INCH = 160
-SIZE = (7.0, 4.6)
-"""Inches; the page shows a hundred pixels for one."""
 _one_at_a_time = threading.RLock()
 
 
@@ -91,7 +88,39 @@ class Theme:
     mark: str
 
 
+@dataclass(frozen=True)
+class Frame:
+    """How large a picture is.
+
+    Parameters
+    ----------
+    size : (float, float)
+        Inches.
+    dots : int
+        Per inch.
+    left : float
+        Room for numbers, as a part of the width.
+    columns : int
+        Of the legend, at most.
+    """
+
+    size: tuple[float, float]
+    dots: int
+    left: float
+    columns: int
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """Width and height."""
+        return round(self.size[0] * self.dots), round(self.size[1] * self.dots)
+
+
 Shade = Literal["light", "dark"]
+Shape = Literal["wide", "narrow"]
+FRAMES: dict[Shape, Frame] = {
+    "wide": Frame((7.0, 4.6), 160, 0.095, 4),
+    "narrow": Frame((3.9, 4.3), 200, 0.15, 2),
+}
 THEMES: dict[Shade, Theme] = {
     "light": Theme("#ffffff", "#1b2330", "#5b6676", "#8a94a3", "#c4161c", "#1b5fbf", "#b3131a"),
     "dark": Theme("#161b22", "#dfe5ec", "#9aa6b5", "#7d8896", "#ff7b72", "#79b8ff", "#ff8a82"),
@@ -117,8 +146,8 @@ class Look:
         What was observed.
     shifts : tuple of (str, array of shape (bins,))
         Name and prediction of the variation up and, if there is one, down.
-    title, cuts, mark : str
-        What it is; what was selected; what it lacks.
+    title, cuts, source, mark : str
+        What it is; what was selected; where it is from; what it lacks.
     """
 
     edges: Float64
@@ -131,6 +160,7 @@ class Look:
     shifts: tuple[tuple[str, Float64], ...]
     title: str
     cuts: str
+    source: str
     mark: str
 
     @property
@@ -141,7 +171,7 @@ class Look:
         )
 
 
-def draw(look: Look, shade: Shade) -> bytes:
+def draw(look: Look, shade: Shade, shape: Shape = "wide") -> bytes:
     """Return a picture as PNG: the stacked prediction under the data; below, all over the prediction.
 
     Parameters
@@ -150,28 +180,31 @@ def draw(look: Look, shade: Shade) -> bytes:
         What to draw.
     shade : "light" or "dark"
         For what paper.
+    shape : "wide" or "narrow"
+        For what screen.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    theme = THEMES[shade]
+    theme, frame = THEMES[shade], FRAMES[shape]
     buffer = io.BytesIO()
     with _one_at_a_time, mpl.rc_context(_style(theme)):
-        figure = Figure(figsize=SIZE, dpi=DOTS_PER_INCH)
-        low = 0.355 if look.stack else 0.11
-        top = figure.add_axes((0.095, low, 0.885, 0.87 - low - (0.065 if look.mark else 0.0)))
+        figure = Figure(figsize=frame.size, dpi=frame.dots)
+        low, high = 0.355 if look.stack else 0.11, 0.805 if look.mark else 0.87
+        wide = 0.98 - frame.left
+        top = figure.add_axes((frame.left, low, wide, high - low))
         _spectrum(top, look, theme)
         bottom = top
         if look.stack:
-            bottom = figure.add_axes((0.095, 0.11, 0.885, 0.23), sharex=top)
+            bottom = figure.add_axes((frame.left, 0.11, wide, 0.23), sharex=top)
             top.tick_params(labelbottom=False)
             _ratio(bottom, look, theme)
-        _legend(top, bottom)
+        _legend(top, bottom, frame.columns)
         bottom.set_xlabel(look.label)
         if look.ticks:
             bottom.set_xticks((look.edges[1:] + look.edges[:-1]) / 2, look.ticks)
             bottom.minorticks_off()
-        _say(figure, look, theme)
+        _say(figure, look, theme, frame)
         figure.savefig(buffer, format="png", metadata={"Software": "binworks"})
     return buffer.getvalue()
 
@@ -191,12 +224,14 @@ def _style(theme: Theme) -> dict[Any, Any]:
     return {**ink, **paper, **lines, **rest}
 
 
-def _say(figure: Figure, look: Look, theme: Theme) -> None:
+def _say(figure: Figure, look: Look, theme: Theme, frame: Frame) -> None:
     """Write what it is above, and in red what it lacks."""
-    figure.text(0.095, 0.955, _plain(look.title), fontweight="bold", fontsize=10)
-    figure.text(0.095, 0.915, _plain(look.cuts), color=theme.quiet, fontsize=8.5)
+    left = 0.095 if frame.left < 0.1 else 0.03
+    figure.text(left, 0.955, _plain(look.title), fontweight="bold", fontsize=10 if left > 0.05 else 8.5)
+    figure.text(left, 0.915, _plain(look.cuts), color=theme.quiet, fontsize=8.5)
+    figure.text(0.98, 0.015, _plain(look.source), color=theme.quiet, fontsize=7, ha="right")
     if look.mark:
-        figure.text(0.095, 0.872, _plain(look.mark), color=theme.mark, fontsize=10, fontweight="bold")
+        figure.text(left, 0.872, _plain(look.mark), color=theme.mark, fontsize=9, fontweight="bold")
 
 
 def _plain(text: str) -> str:
@@ -222,14 +257,14 @@ def _spectrum(axes: Axes, look: Look, theme: Theme) -> None:
     axes.ticklabel_format(axis="y", scilimits=(-3, 4), useMathText=True)
 
 
-def _legend(top: Axes, bottom: Axes) -> None:
+def _legend(top: Axes, bottom: Axes, most: int) -> None:
     """Name the layers in the order in which they lie, then the lines of the panel below."""
     handles, labels = top.get_legend_handles_labels()
     handles, labels = handles[::-1], labels[::-1]
     if bottom is not top:
         lines, names = bottom.get_legend_handles_labels()
         handles, labels = [*handles, *lines], [*labels, *names]
-    columns = min(4, max(1, len(labels)))
+    columns = min(most, max(1, len(labels)))
     top.legend(handles, labels, loc="upper right", ncols=columns, columnspacing=1.2, handlelength=1.6)
 
 
@@ -242,32 +277,38 @@ def _ratio(axes: Axes, look: Look, theme: Theme) -> None:
     error = over(np.sqrt(look.variance))
     _band(axes, over(expected), error, look.edges, theme)
     axes.axhline(1, color=theme.quiet, lw=0.6)
-    reach, shifts = [1.3 * error], [np.zeros(1)]
-    for (name, sums), colour, dash in zip(
-        look.shifts, (theme.up, theme.down), ("-", (0, (4, 1.5))), strict=False
-    ):
-        axes.stairs(over(sums), look.edges, baseline=None, color=colour, lw=1.2, ls=dash, label=_plain(name))
-        shifts.append(np.abs(over(sums) - 1))
+    reach = [1.3 * error]
     if look.data is not None:
         spread = over(np.sqrt(np.abs(look.data)))
         _points(axes, look, over(look.data), spread, theme)
         reach.append(np.abs(over(look.data) - 1) + spread)
-    _zoom(axes, _highest(reach), _highest(shifts))
-    axes.set_ylabel("data / prediction" if look.data is not None else "ratio")
-
-
-def _highest(parts: list[Float64]) -> float:
-    everything = np.concatenate(parts)
-    return float(np.max(everything[np.isfinite(everything)], initial=0.0))
-
-
-def _zoom(axes: Axes, reach: float, shift: float) -> None:
-    """Show all, but for a variation that would not be seen then: it is what was asked for."""
-    most = 1.25 * min(max(reach, shift, 1e-5), 2.0)
-    most = min(most, 4 * shift) if shift > 1e-6 else most
+    effects = [over(sums) - 1 for _, sums in look.shifts]
+    times = _magnified(_highest(effects), _highest(reach))
+    more = f" (× {times:g})" if times > 1 else ""
+    for (name, _), effect, colour, dash in zip(
+        look.shifts, effects, (theme.up, theme.down), ("-", (0, (4, 1.5))), strict=False
+    ):
+        label = _plain(name) + more
+        axes.stairs(1 + times * effect, look.edges, baseline=None, color=colour, lw=1.2, ls=dash, label=label)
+    most = 1.25 * min(max(_highest(reach), times * _highest(effects), 1e-5), 2.0)
     axes.set_ylim(1 - most, 1 + most)
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.locator_params(axis="y", nbins=5)
+    axes.set_ylabel("data / pred." if look.data is not None else "ratio")
+
+
+def _highest(parts: list[Float64]) -> float:
+    everything = np.abs(np.concatenate([np.zeros(1), *parts]))
+    return float(np.max(everything[np.isfinite(everything)]))
+
+
+def _magnified(effect: float, reach: float) -> float:
+    """Return how many times larger an effect is drawn that could not be seen beside the rest: 1, 2, 5, 10, 20, ..."""
+    room = 0.6 * reach / effect if effect > 1e-9 else 1.0
+    if room < 2:
+        return 1.0
+    decade = 10.0 ** math.floor(math.log10(room))
+    return max(step * decade for step in (1, 2, 5) if step * decade <= room)
 
 
 def _band(axes: Axes, middle: Float64, error: Float64, edges: Float64, theme: Theme) -> None:

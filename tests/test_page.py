@@ -445,6 +445,7 @@ def look(**changed: Any) -> Look:
         "shifts": (("massW up", np.array([15.1, 0.0])),),
         "title": "$ no formula",
         "cuts": "",
+        "source": "job x",
         "mark": "INCOMPLETE: 40.0 % of the events",
     }
     return Look(**{**given, **changed})
@@ -462,8 +463,16 @@ def look(**changed: Any) -> Look:
     ],
 )
 def test_pictures_are_drawn_of_odd_numbers_too(changed: dict[str, Any]) -> None:
-    for shade in ("light", "dark"):
-        assert preview.draw(look(**changed), shade).startswith(b"\x89PNG")
+    for shade, shape in (("light", "wide"), ("dark", "narrow")):
+        assert preview.draw(look(**changed), shade, shape).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("effect", "reach", "times"),
+    [(0.1, 0.1, 1), (0.01, 0.1, 5), (1e-4, 0.1, 500), (0.0, 0.1, 1), (0.3, 0.0, 1)],
+)
+def test_what_is_too_small_to_be_seen_is_drawn_larger(effect: float, reach: float, times: float) -> None:
+    assert preview._magnified(effect, reach) == times
 
 
 def luminance(colour: str) -> float:
