@@ -9,17 +9,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
 
 from binworks.tensors.errors import RequestError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.+-]{0,99}$")]
 Pattern = Annotated[str, Field(min_length=1, max_length=200)]
-Bin = Annotated[int, Strict(), Field(ge=0, lt=2**31)]
+
+
+def _whole(value: Any) -> int:
+    """Take the whole numbers of numpy, too, but neither text nor a truth value."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ValueError("input should be a whole number")
+    return int(value)
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Bin = Annotated[Whole, Field(ge=0, lt=2**31)]
 Select = dict[Name, Bin | tuple[Bin, Bin]]
 Flag = Annotated[bool, Strict()]
 Number = Annotated[float, Strict()]
-Whole = Annotated[int, Strict()]
 Symmetrise = Literal["keep", "average", "conservative", "linear", "quadratic"]
 
 
