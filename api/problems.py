@@ -200,10 +200,7 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
                 hint="Send `Content-Type: application/json`.",
             )
         )
-    wrong = [
-        Wrong(where=".".join(str(part) for part in item["loc"]), message=_printable(item["msg"]))
-        for item in found.errors()
-    ]
+    wrong = [Wrong(where=_place(item["loc"]), message=_printable(item["msg"])) for item in found.errors()]
     summary = "; ".join(f"{item.where}: {item.message}" for item in wrong[:3])
     hint = "The schemas are in /openapi.json, readable at /docs."
     return answer(
@@ -212,6 +209,11 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
         ),
         wrong,
     )
+
+
+def _place(parts: Sequence[Any]) -> str:
+    """Return where a field is; a validator that stands among its names is none of the asker's."""
+    return ".".join(str(part) for part in parts if "[" not in str(part))
 
 
 def _is_json(request: Request) -> bool:

@@ -163,7 +163,7 @@ class Card(_Part):
             return cls.model_validate(dict(document))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            where = "card" + "".join(f".{part}" for part in first["loc"])
+            where = "card" + "".join(f".{part}" for part in first["loc"] if "[" not in str(part))
             raise RequestError(
                 f"The card is not valid: {first['msg']}.", code="bad-card", where=where
             ) from None
