@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
@@ -18,6 +19,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from binworks.api.app import create_app
 from binworks.deploy.local import LocalBackend
 from binworks.service import tokens
 
@@ -204,16 +206,25 @@ def test_the_dashboard_gets_no_cookie_and_no_token(tmp_path: Path) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Spy)
     Thread(target=server.serve_forever, daemon=True).start()
     made = HandMade.make(tmp_path / "home")
-    made.settings.model_copy(update={"dashboard": f"http://127.0.0.1:{server.server_port}"}).save()
-    with ApiProcess(made.settings.home, made.settings.port) as api, httpx.Client(base_url=api.url) as http:
-        headers = {"Authorization": f"Bearer {made.tokens['alice']}", "X-Forwarded-For": "1.2.3.4"}
-        answer = http.get("/dask/status?a=b", headers={**headers, **cookie(made), "Accept": "text/html"})
-        assert answer.status_code == 200
-        assert "set-cookie" not in answer.headers
-        server.shutdown()
-        server.server_close()
-        away = http.get("/dask/status", headers=headers)
-        assert (away.status_code, away.json()["code"]) == (503, "no-dashboard")
+    settings = made.settings.model_copy(update={"dashboard": f"http://127.0.0.1:{server.server_port}"})
+    headers = {"Authorization": f"Bearer {made.tokens['alice']}", "X-Forwarded-For": "1.2.3.4"}
+
+    async def ask() -> tuple[httpx.Response, httpx.Response]:
+        app = create_app(settings)
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url=settings.url, headers=headers) as http,
+        ):
+            there = await http.get("/dask/status?a=b", headers={**cookie(made), "Accept": "text/html"})
+            server.shutdown()
+            server.server_close()
+            return there, await http.get("/dask/status")
+
+    there, away = asyncio.run(ask())
     made.database.close()
+    assert there.status_code == 200
+    assert "set-cookie" not in there.headers
+    assert (away.status_code, away.json()["code"]) == (503, "no-dashboard")
     assert seen[0].startswith("/dask/status?a=b")
     assert not re.search(r"bw_|bws_|cookie|authorization|forwarded", "".join(seen))
