@@ -28,6 +28,7 @@ PAUSE = 1.0
 QUIET = 5.0
 LONGEST = 600.0
 """Then the browser comes again, and shows that it still may."""
+GONE = '<p class="note" role="status">There is no such job any more.</p>'
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 router = APIRouter(include_in_schema=False)
 
@@ -101,7 +102,8 @@ async def _job(context: Context, user: User, job: str, after: int, seen: list[st
             try:
                 view, parts = await run_in_threadpool(page_parts.job_parts, context, user, job)
             except RequestError:  # it was deleted, or is not shared any more
-                yield _message("gone", "")
+                yield _message("status", GONE)
+                yield _message("end", "")
                 return
             for name in page_parts.changed(parts, seen):
                 yield _message(name, parts[name])

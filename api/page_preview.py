@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
-import anyio
 import numpy as np
-from anyio.to_thread import run_sync
 from fastapi import Depends, Query
+from fastapi.concurrency import run_in_threadpool
 
 from binworks.api import preview
 from binworks.api.preview import Look, Shade, Shape
@@ -211,7 +210,7 @@ class Gallery:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, bytes] = OrderedDict()
-        self._painter = anyio.CapacityLimiter(1)
+        self._painter = asyncio.Lock()
 
     async def picture(self, key: str, snapshot: Snapshot, wish: Wish, shade: Shade, shape: Shape) -> bytes:
         """Return a picture as PNG.
@@ -222,9 +221,9 @@ class Gallery:
             The same for the same picture.
         """
         if key not in self._kept:
-            self._kept[key] = await run_sync(
-                partial(_draw, snapshot, wish, shade, shape), limiter=self._painter
-            )
+            async with self._painter:
+                if key not in self._kept:
+                    self._kept[key] = await run_in_threadpool(_draw, snapshot, wish, shade, shape)
         self._kept.move_to_end(key)
         while len(self._kept) > KEPT_PICTURES:
             self._kept.popitem(last=False)

@@ -29,7 +29,7 @@ from binworks.api.jobs import JobId
 from binworks.api.page_preview import Gallery, Wish, Wished
 from binworks.api.page_templates import page
 from binworks.api.preview import FRAMES, Shade, Shape
-from binworks.api.snapshots import Generation
+from binworks.api.snapshots import NOMINAL, Generation
 from binworks.service.exports import ExportRequest
 from binworks.service.model import JobState, JobView
 from binworks.tensors import incomplete
@@ -74,6 +74,8 @@ def shown(job: JobId, context: Ctx, user: Reader, request: Request, wish: Wished
     """Show a job."""
     after = page_facts.newest_event(context, job)
     view, parts = page_parts.job_parts(context, user, job)
+    latest = _snapshot(context, user, view, wish)
+    histogram = latest["choice"].wish.histogram if latest["choice"] else NOMINAL
     points = page_facts.throughput(context, job)
     stream = "" if view.state.finished else urlencode({"after": after, "seen": page_parts.marks(parts)})
     return page(
@@ -87,8 +89,8 @@ def shown(job: JobId, context: Ctx, user: Reader, request: Request, wish: Wished
         provenance=page_facts.provenance(context, job),
         exports=context.exports.list(job, limit=EXPORTS).exports,
         formats=list(FORMATS) if view.generation is not None else [],
-        snippets=page_snippets.of(page_facts.address(request, context), view),
-        **_snapshot(context, user, view, wish),
+        snippets=page_snippets.of(page_facts.address(request, context), view, histogram),
+        **latest,
         **_frame(context, user),
     )
 
