@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
@@ -32,6 +33,8 @@ EXAMPLES = {
     PROBLEM: examples.PROBLEM,
 }
 """Of what is no JSON with a schema of its own."""
+_PROBLEM = {"$ref": "#/components/schemas/ProblemDocument"}
+_ABOUT = {HTTPStatus.NOT_MODIFIED: "It is what `If-None-Match` names."}
 _PROBLEM = {"$ref": "#/components/schemas/ProblemDocument"}
 _JOB = {"job": "$response.body#/id"}
 _TOKEN = {"token": "$response.body#/id"}
@@ -65,16 +68,14 @@ def install(app: FastAPI) -> None:
 
 
 def complete(document: dict[str, Any]) -> None:
-    """Add tags, examples and links to a document."""
+    """Add tags, examples, links, and the answers that all operations of a kind may give to a document."""
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            _add_answers(operation["responses"], _common(path, method, operation))
     operations = {operation["operationId"]: operation for operation in _operations(document)}
     used = {tag for operation in operations.values() for tag in operation.get("tags", ())}
     document["tags"] = [{"name": tag, "description": about} for tag, about in TAGS.items() if tag in used]
     for operation in operations.values():
-        for status, answer in operation["responses"].items():
-            if (
-                status >= "400"
-            ):  # the model of an error would otherwise stand there as JSON of the plain sort, too
-                answer.get("content", {}).pop(JSON, None)
         for media_type, content in _contents(operation):
             if not content.keys() & {"example", "examples"}:
                 _exemplify(media_type, content)
@@ -84,6 +85,25 @@ def complete(document: dict[str, Any]) -> None:
         operations[name]["responses"][status]["links"] = {
             other: {"operationId": other, "parameters": parameters} for other, parameters in following.items()
         }
+
+
+def _common(path: str, method: str, operation: dict[str, Any]) -> list[HTTPStatus]:
+    """Return the statuses that an operation may answer with because it is of its kind."""
+    common = [HTTPStatus.NOT_MODIFIED] if method == "get" and path.startswith("/v1/jobs") else []
+    if "requestBody" in operation:
+        common += [HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE]
+    return [*common, HTTPStatus.TOO_MANY_REQUESTS] if path.startswith("/v1/") else common
+
+
+def _add_answers(answers: dict[str, Any], common: list[HTTPStatus]) -> None:
+    for status in common:
+        answers.setdefault(str(int(status)), {"description": _ABOUT.get(status, status.phrase)})
+    for status, answer in answers.items():
+        if (
+            status >= "400"
+        ):  # FastAPI describes errors as plain JSON, and those of requests by a shape of its own
+            given = answer.get("content", {}).get(PROBLEM)
+            answer["content"] = {PROBLEM: given or {"schema": dict(_PROBLEM)}}
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

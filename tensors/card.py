@@ -72,7 +72,7 @@ class Norm(_Part):
     size: Number = Field(gt=0, le=100, description="Factor at +1 standard deviation: 1.012 is 1.2 %.")
     groups: tuple[Name, ...] = Field(default=(), description="For impacts; default: its own name.")
     optional: Flag = Field(default=False, description="Leave it out where no process has such a name.")
-    subtracted: bool = Field(
+    subtracted: Flag = Field(
         default=True, description="Whether what is subtracted for the nonprompt estimate changes, too."
     )
 
