@@ -98,10 +98,8 @@ def _common(path: str, method: str, operation: dict[str, Any]) -> list[HTTPStatu
 def _add_answers(answers: dict[str, Any], common: list[HTTPStatus]) -> None:
     for status in common:
         answers.setdefault(str(int(status)), {"description": _ABOUT.get(status, status.phrase)})
-    for status, answer in answers.items():
-        if (
-            status >= "400"
-        ):  # FastAPI describes errors as plain JSON, and those of requests by a shape of its own
+    for number, answer in answers.items():
+        if number >= "400":  # FastAPI describes errors as plain JSON, some in a shape of its own
             given = answer.get("content", {}).get(PROBLEM)
             answer["content"] = {PROBLEM: given or {"schema": dict(_PROBLEM)}}
 
