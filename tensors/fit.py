@@ -179,7 +179,7 @@ def fit_linear(fit: FitInput) -> FitResult:
     Raises
     ------
     RequestError
-        ``no-interest`` if there is not exactly one such parameter; ``singular-fit``; ``no-convergence``.
+        ``no-parameter-of-interest`` if there is not exactly one such parameter; ``singular-fit``; ``no-convergence``.
     """
     model = model_of(fit)
     return _fit(model, Merge([hist.axis.Integer(0, len(model.used), name="bin", flow=False)], {}), {})
