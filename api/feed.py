@@ -22,7 +22,7 @@ from sqlalchemy.engine import Row
 from sqlalchemy.exc import OperationalError
 
 from binworks.api.cached import Changes
-from binworks.service import views
+from binworks.service import logs, views
 from binworks.service.database import job_events
 from binworks.service.jobs import Jobs
 from binworks.service.model import JobEvent
@@ -162,6 +162,7 @@ class Feed:
 
     async def _read(self) -> None:
         """Tell what happens, as long as somebody listens."""
+        logs.tell(dict)  # not about the request that came first
         seen: Hashable = None
         while self._logs:
             change = self._changes.now()
