@@ -95,6 +95,14 @@ def test_every_module_of_the_installed_wheel_imports(installed: Path, tmp_path: 
     assert done.returncode == 0, done.stderr
 
 
+def test_a_page_is_rendered_from_the_installed_wheel(installed: Path, tmp_path: Path) -> None:
+    code = "from binworks.api.page_templates import render; print(render('login.html', error=None, next='/'))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment(installed), cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "/binworks.css" in done.stdout
+
+
 def test_the_console_script_starts_from_any_folder(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "client.py").write_text("raise SystemExit('a stranger was imported')\n")
     script = installed / "bin/binworks"
