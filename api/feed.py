@@ -174,6 +174,9 @@ class Feed:
                 except OperationalError as error:
                     log.warning("the diaries cannot be read: %s", error.orig)
                     await asyncio.sleep(1)
+                except Exception:  # all who listen depend on this one reader
+                    log.exception("the diaries cannot be read")
+                    await asyncio.sleep(1)
             if not more:
                 await asyncio.sleep(POLL)
 

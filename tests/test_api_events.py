@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -214,6 +215,35 @@ def test_a_slow_listener_misses_nothing_and_nothing_is_kept_for_him(
 
     heard = asyncio.run(listen())
     assert heard == [event.id for event in made.jobs.events(job)][: len(heard)]
+
+
+def test_a_reader_that_cannot_read_for_a_while_goes_on_where_it_was(
+    served: Served, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = served.made
+
+    async def listen() -> list[str]:
+        heard: list[str] = []
+        async with listening(served) as found, aclosing(found.subscribe(job)) as told:
+            read, failed = found._after, []
+
+            def fails_once(place: int) -> Any:
+                if not failed:
+                    failed.append(place)
+                    raise ValueError("a row that cannot be read")
+                return read(place)
+
+            async for news in told:
+                heard += [event.data["note"] for event in news.events if event.kind == "note"]
+                if heard == ["first", "second"]:
+                    break
+                if not heard and not news.more and not failed:
+                    monkeypatch.setattr(found, "_after", fails_once)
+                    await asyncio.to_thread(made.tell, job, "note", {"note": "first"})
+                    await asyncio.to_thread(made.tell, job, "note", {"note": "second"})
+        return heard
+
+    assert asyncio.run(asyncio.wait_for(listen(), 20)) == ["first", "second"]
 
 
 def test_a_hundred_streams_of_one_process_hear_of_an_event_together(served: Served, job: str) -> None:
