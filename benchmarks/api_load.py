@@ -134,7 +134,12 @@ async def status(asked: Asked) -> dict[str, Any]:
     seconds = time.perf_counter() - began
     took = sorted(second for client in clients for second in client.took)
     cuts = statistics.quantiles(took, n=100)
-    return {"per_second": len(took) / seconds, "p50_ms": 1e3 * cuts[49], "p99_ms": 1e3 * cuts[98]}
+    return {
+        "answers": len(took),
+        "per_second": len(took) / seconds,
+        "p50_ms": 1e3 * cuts[49],
+        "p99_ms": 1e3 * cuts[98],
+    }
 
 
 async def streams(asked: Asked) -> dict[str, Any]:
