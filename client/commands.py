@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from binworks.client import options, save, show
 from binworks.client.cli import JOB_FAILED
 from binworks.client.client import Client
 from binworks.client.job import Job
+from binworks.client.snapshot import Snapshot
 from binworks.tensors.errors import RequestError
 
 LOST = ("failed", "skipped")
@@ -120,11 +122,10 @@ def pull(
 
     binworks pull 7hq2mkc3xv --out histograms.zip --allow-partial
     """
-    console = Console(stderr=True)
     with Client(url, home=home) as client:
         snapshot = client.job(job).snapshot(allow_partial=allow_partial)
-        with console.status("pulling") as shown:
-            digest = save.pull(snapshot, target, lambda name: shown.update(f"pulled {name}"))
+        with show.bar(not as_json and out.is_terminal) as told:
+            digest = save.pull(snapshot, target, None if told is None else _steps(snapshot, told))
     facts = {
         "file": str(target),
         "bytes": target.stat().st_size,
@@ -313,6 +314,18 @@ def _follow(job: Job, *, as_json: bool) -> None:
         out.print(show.job(status))
     if status.state != "succeeded":
         raise typer.Exit(JOB_FAILED)
+
+
+def _steps(snapshot: Snapshot, told: show.Told) -> Callable[[str], None]:
+    """Return what moves a bar on with every histogram that has come."""
+    total = sum(len(entry["histograms"]) for entry in snapshot.datasets.values())
+    come: list[str] = []
+
+    def step(name: str) -> None:
+        come.append(name)
+        told("pulling", len(come), total)
+
+    return step
 
 
 def _print(found: Any) -> None:

@@ -140,7 +140,7 @@ def bar(wanted: Told | bool | None) -> Iterator[Told | None]:
         task = progress.add_task("waiting", total=None, size="")
 
         def told(what: str, done: float, total: float) -> None:
-            size = f"{decimal(int(done))} of {decimal(int(total))}" if total > 1 else ""
+            size = f"{decimal(int(done))} of {decimal(int(total))}" if what == "downloading" else ""
             progress.update(task, description=what, completed=done, total=total, size=size)
 
         yield told
