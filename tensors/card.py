@@ -91,7 +91,7 @@ class Rule(_Part):
         "nuisances, average (SymAvg) and difference (SymDiff): linear, or quadratic (the difference times root 3).",
     )
     groups: tuple[Name, ...] = Field(default=(), description="Further groups for impacts.")
-    drop: Flag = Field(default=False, description="Leave them out.")
+    drop: Flag | None = Field(default=None, description="Leave them out; false: take them all the same.")
 
 
 class Nonprompt(_Part):

@@ -159,6 +159,8 @@ class _Estimated:
         return (expansion.expand(nominal, compact, names) - nominal.values).reshape(len(names), -1)
 
     def norm(self, norm: Norm) -> Effect | None:
+        if norm.processes == (self.name,):  # its own size floats
+            return Effect(np.zeros(1, np.int64), None, np.array([[np.log(norm.size)]]))
         matching = [number for number, process in enumerate(self.prompt) if _concerns(norm, process)]
         if not (norm.subtracted and matching):
             return None
@@ -280,9 +282,10 @@ class _Systematics:
             effect = process.norm(norm)
             if effect is not None:
                 yield replace(effect, parameters=np.array([self.position[norm.name]]))
-        if process.name in self.floating:
-            where = np.array([self.position[f"norm_{process.name}"]])
-            yield Effect(where, None, np.array([[np.log(FLOATING_STEP)]]))
+        for name in self.floating:
+            effect = process.norm(Norm(name=name, processes=(name,), size=FLOATING_STEP))
+            if effect is not None:
+                yield replace(effect, parameters=np.array([self.position[f"norm_{name}"]]))
         for parameters, cells, logarithms in process.own():
             yield Effect(np.array([self.position[p.name] for p in parameters]), cells, logarithms)
 
@@ -325,11 +328,14 @@ def _combine(card: Card, parts: Sequence[_Part], metadata: Mapping[str, Any]) ->
     if card.data not in ("observed", "prediction", *known):
         raise unknown_name("variation", card.data, ["observed", "prediction", *known])
     channels = tuple(_channel(card, part, systematics) for part in parts)
-    return FitInput(channels, systematics.parameters, systematics.symmetric, metadata)
+    clipped = sum(int((process.nominal < 0).sum()) for part in parts for process in part.processes)
+    facts = {**metadata, "clipped_cells": clipped}
+    return FitInput(channels, systematics.parameters, systematics.symmetric, facts)
 
 
 def _channel(card: Card, part: _Part, systematics: _Systematics) -> FitChannel:
-    nominal = np.stack([process.nominal for process in part.processes])
+    # where negative weights outweigh the others, nothing is expected; a likelihood cannot take less
+    nominal = np.maximum(np.stack([process.nominal for process in part.processes]), 0.0)
     data = _data(card, part, nominal)
     used = np.ones(data.size, np.bool_)
     for number in part.channel.mask:

@@ -74,7 +74,7 @@ class FitChannel:
         The bins are the cells over their extents (flow bins included), flat in C order.
     processes : tuple of str
     nominal, variances : arrays, shape (processes, bins)
-        Expected events, and their variance from the number of simulated events (not inflated).
+        Expected events, none negative, and their variance from the number of simulated events (not inflated).
     data : array, shape (bins,)
     used : boolean array, shape (bins,)
         False where a bin is masked.
@@ -104,8 +104,8 @@ class FitInput:
     symmetric : bool
         Whether no effect has a ``down`` of its own.
     metadata : mapping
-        Job, generation, luminosity, completeness, ``inflation`` (factor on the simulation's statistical uncertainty)
-        and the card.
+        Job, generation, luminosity, completeness, ``inflation`` (factor on the simulation's statistical uncertainty),
+        ``clipped_cells`` (how many cells of processes were below zero and are taken as zero), and the card.
     """
 
     channels: tuple[FitChannel, ...]

@@ -151,12 +151,20 @@ def _processes(card: Card, channel: Channel, source: Source) -> dict[str, str]:
     """Return the process of each data set that is wanted; data come under their own names."""
     known = source.datasets
     wanted = list(known) if channel.datasets is None else list(channel.datasets)
-    named = {name: process for process, names in (card.processes or {}).items() for name in names}
-    _check_names(source, [*wanted, *named], channel.histogram)
-    data = {name: name for name in wanted if known[name]["kind"] == "data"}
+    _check_names(source, wanted, channel.histogram)
     if card.processes is None:
         return {name: known[name]["group"] for name in wanted}
-    return {**{name: named[name] for name in wanted if name in named and name not in data}, **data}
+    named: dict[str, str] = {}
+    for process, names in card.processes.items():
+        _check_names(source, names, channel.histogram)
+        for name in names:
+            if name in named or known[name]["kind"] == "data":
+                why = "twice" if name in named else "and is not simulated: data are always taken"
+                message = f"Data set {name!r} is in the processes {why}."
+                raise RequestError(message, code="bad-card", where=f"card.processes.{process}")
+            named[name] = process
+    data = {name: name for name in wanted if known[name]["kind"] == "data"}
+    return {**{name: named[name] for name in wanted if name in named}, **data}
 
 
 def _expansions(card: Card, channel: Channel, source: Source) -> list[Expansion]:

@@ -81,7 +81,7 @@ def _line(nuisance: Nuisance, rules: Sequence[Rule]) -> Line | None:
         scale = scale if rule.scale is None else rule.scale
         symmetrise = symmetrise if rule.symmetrise is None else rule.symmetrise
         groups += rule.groups
-        drop = rule.drop
+        drop = drop if rule.drop is None else rule.drop
     if drop:
         return None
     interest = not (constrained or nuisance.constrained)

@@ -200,6 +200,10 @@ def test_rules_scale_drop_and_group_by_pattern(source: InMemory) -> None:
     rules = [{"match": "scale", "scale": 2.0, "groups": ["calibration"]}, {"match": "s1", "drop": True}]
     ruled = made(source, systematics=["scale"], rules=rules)
     assert [(p.name, p.groups) for p in ruled.parameters] == [("s0", ("scale", "calibration"))]
+    back = made(source, rules=[{"match": "scale", "drop": True}, {"match": "*", "symmetrise": "average"}])
+    assert "scale" not in back.groups
+    again = made(source, rules=[{"match": "scale", "drop": True}, {"match": "s1", "drop": False}])
+    assert again.groups["scale"] == ("s1",)
     (one,), (two,) = (list(fit.channels[0].effects(0)) for fit in (plain, ruled))
     np.testing.assert_allclose(two.up[0], 2 * one.up[0], rtol=1e-14)
 
@@ -298,7 +302,7 @@ def test_the_nonprompt_estimate_follows_every_change_of_what_is_subtracted(with_
         {"name": "lumi", "processes": ["*"], "size": 1.012},
         {"name": "Zxsec", "processes": ["Z"], "size": 1.02, "subtracted": False},
     ]
-    fit = made(with_nonprompt, nonprompt={"closure": 1.0}, norms=norms)
+    fit = made(with_nonprompt, nonprompt={"closure": 1.0}, norms=norms, floating=["W"])
     (channel,) = fit.channels
     assert channel.processes == ("W", "Z", "Nonprompt")
     whole = assemble(
@@ -325,7 +329,11 @@ def test_the_nonprompt_estimate_follows_every_change_of_what_is_subtracted(with_
             total = whole.variations(group, [nuisance.up]).sum(axis=1)
             expected = estimate.vary(total).ravel()
             np.testing.assert_allclose(found[nuisance.name], expected, rtol=1e-10)
-    assert "lumi" in found
+    for name, size, row in (("lumi", 1.012, (0, 1)), ("norm_W", 1.01, (0,))):
+        step = np.log(size) * whole.nominal[list(row)].sum(axis=0, keepdims=True)
+        np.testing.assert_allclose(
+            np.log(found[name] / channel.nominal[2]), estimate.respond(step).ravel(), rtol=1e-10
+        )
     assert "Zxsec" not in found
     assert len([name for name in found if name.startswith("nonprompt")]) == 387
     assert not any(name.startswith("nonprompt") for name in templates(fit, channel, 0, 1))
@@ -349,6 +357,8 @@ def test_nonprompt_is_refused_where_its_regions_are_not(with_nonprompt: InMemory
         ({"channels": [{"datasets": ["W3"]}]}, "unknown-data-set", None),
         ({"channels": [{"histogram": "phi"}]}, "unknown-histogram", None),
         ({"processes": {"W": ["W3"]}}, "unknown-data-set", None),
+        ({"processes": {"A": ["W1"], "B": ["W1"]}}, "bad-card", "card.processes.B"),
+        ({"processes": {"A": ["W1", "data"]}}, "bad-card", "card.processes.A"),
         ({"systematics": ["pdf"]}, "unknown-systematic", None),
         ({"norms": [{"name": "top", "processes": ["Top"], "size": 1.06}]}, "unknown-process", None),
         ({"norms": [{"name": "s0", "processes": ["W"], "size": 1.06}]}, "bad-card", "card"),
@@ -377,6 +387,15 @@ def test_a_snapshot_that_lacks_events_is_refused_unless_the_card_allows_it(sourc
     fit = made(partial, allow_partial=True)
     assert fit.metadata["fraction"] == 0.4
     assert fit.metadata["complete"] is False
+
+
+def test_a_cell_below_zero_is_taken_as_zero_and_counted(source: InMemory) -> None:
+    signed = source.sums_of["Z"].copy()
+    signed.histograms["nominal"].values[0, 0, 0, 2, 0] = -5.0
+    fit = made(InMemory({**source.sums_of, "Z": signed}))
+    assert fit.channels[0].nominal[1, 0] == 0.0
+    assert fit.metadata["clipped_cells"] == 1
+    assert all(effect.up[:, 0].max() == 0 for effect in fit.channels[0].effects(1) if effect.cells is None)
 
 
 def test_data_where_nothing_is_expected_are_refused_unless_masked(source: InMemory) -> None:

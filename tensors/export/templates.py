@@ -30,16 +30,14 @@ class Factors:
     parameters : array, shape (n,)
         Positions in the fit input's parameters.
     up, down : arrays, shape (n, bins), or (n, 1) for a normalisation
+    norm : bool
+        Whether these are normalisations: the same in all bins.
     """
 
     parameters: Int64
     up: Float64
     down: Float64
-
-    @property
-    def norm(self) -> bool:
-        """Whether these are normalisations: the same in all bins."""
-        return len(self.up.T) == 1
+    norm: bool
 
     @property
     def moved(self) -> NDArray[np.bool_]:
@@ -107,7 +105,7 @@ def factors(channel: FitChannel, process: int) -> Iterator[Factors]:
             part = slice(first, first + rows)
             up = _spread(channel, effect, effect.up[part])
             down = -up if effect.down is None else _spread(channel, effect, effect.down[part])
-            yield Factors(effect.parameters[part], np.exp(up), np.exp(down))
+            yield Factors(effect.parameters[part], np.exp(up), np.exp(down), _is_norm(effect))
 
 
 def single(channel: FitChannel, process: int) -> Iterator[tuple[int, Factors]]:
@@ -115,7 +113,8 @@ def single(channel: FitChannel, process: int) -> Iterator[tuple[int, Factors]]:
     for piece in factors(channel, process):
         for row in np.flatnonzero(piece.moved):
             one = slice(row, row + 1)
-            yield int(piece.parameters[row]), Factors(piece.parameters[one], piece.up[one], piece.down[one])
+            chosen = Factors(piece.parameters[one], piece.up[one], piece.down[one], piece.norm)
+            yield int(piece.parameters[row]), chosen
 
 
 def kinds(fit: FitInput) -> list[Kind]:
