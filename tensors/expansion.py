@@ -11,7 +11,7 @@ So a new covariance, another scaling or another choice of eigenvectors needs no 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -37,6 +37,12 @@ class Nuisance:
     up: str
     down: str | None = None
     constrained: bool = True
+
+
+def used_templates(nuisances: Iterable[Nuisance]) -> list[str]:
+    """Return the templates of nuisances, each once."""
+    names = (name for n in nuisances for name in (n.up, n.down) if name is not None)
+    return list(dict.fromkeys(names))
 
 
 @dataclass(frozen=True)

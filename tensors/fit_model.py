@@ -144,7 +144,8 @@ def model_of(fit: FitInput) -> FitModel:
     if len(interest) != 1:
         names = ", ".join(fit.parameters[number].name for number in interest) or "none"
         raise RequestError(
-            f"The fit needs one parameter of interest, the free mass; there are: {names}.", code="no-parameter-of-interest"
+            f"The fit needs one parameter of interest, the free mass; there are: {names}.",
+            code="no-parameter-of-interest",
         )
     parts = [_channel_model(channel, len(fit.parameters), interest[0]) for channel in fit.channels]
     templates, shifts, nominal, variances, data = (

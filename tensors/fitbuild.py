@@ -12,12 +12,12 @@ import numpy as np
 
 from binworks.tensors.card import Card, Channel, Nonprompt, Norm
 from binworks.tensors.errors import RequestError, unknown_name
-from binworks.tensors.expansion import Expansion, Int64
+from binworks.tensors.expansion import Expansion, Int64, used_templates
 from binworks.tensors.fitinput import Effect, FitChannel, FitInput, Parameter
 from binworks.tensors.histogram import Float64, Histogram
 from binworks.tensors.nonprompt import NAME, Estimate
 from binworks.tensors.source import NOMINAL, Source, check_complete, read_prompt, read_tensor, selection
-from binworks.tensors.systematics import Line, effects, lines, ratio_logarithms, touched_cells, used_templates
+from binworks.tensors.systematics import Line, effects, lines, ratio_logarithms, touched_cells
 from binworks.tensors.tensor import SIGNAL_REGION, Tensor
 
 FLOATING_STEP = 1.01

@@ -180,47 +180,37 @@ class Estimate:
         cells: Int64 = (eta[:, np.newaxis] * len(pt) + pt) * self.axes[2].extent + charge[:, np.newaxis]
         return cells.ravel()
 
-    def respond(self, differences: Float64, places: Sequence[int] | Int64 | None = None) -> Float64:
+    def respond(self, differences: Float64) -> Float64:
         """Return ln(estimate / nominal) for prompt simulation that differs from the nominal; linear in the difference.
 
         Parameters
         ----------
-        differences : array, shape (n, eta, pt, charge, mt, relIso), or (n, places, pt, mt, relIso)
+        differences : array, shape (n, eta, pt, charge, mt, relIso)
             Prompt simulation minus the nominal.
-        places : sequence of int, optional
-            Which places the second form has; the estimate does not change elsewhere.
 
         Returns
         -------
-        array, shape (n, eta, pt, charge), or (n, places, pt)
+        array, shape (n, eta, pt, charge)
         """
-        projection = self.projection if places is None else self.projection[np.asarray(places)]
-        by_place = _by_place(differences) if places is None else differences
+        by_place = _by_place(differences)
         parts = [by_place[..., region.mt, region.iso] for region in REGIONS]
         # a fixed order of additions, whatever else is asked for
-        coefficients = np.einsum("nprb,ptrb->npt", np.stack(parts, axis=2), projection)
-        logs: Float64 = np.einsum("npt,bt->npb", coefficients, self.basis)
-        return _from_places(logs, self.axes[2].extent) if places is None else logs
+        coefficients = np.einsum("nprb,ptrb->npt", np.stack(parts, axis=2), self.projection)
+        return _from_places(np.einsum("npt,bt->npb", coefficients, self.basis), self.axes[2].extent)
 
-    def vary(self, prompt: Float64, places: Sequence[int] | Int64 | None = None) -> Float64:
+    def vary(self, prompt: Float64) -> Float64:
         """Return the estimates with other prompt simulation, the weights of the smoothing fixed at the nominal ones.
 
         Parameters
         ----------
-        prompt : array, shape (n, eta, pt, charge, mt, relIso), or (n, places, pt, mt, relIso)
+        prompt : array, shape (n, eta, pt, charge, mt, relIso)
             All prompt simulation.
-        places : sequence of int, optional
-            Which places the second form has.
 
         Returns
         -------
-        array, shape (n, eta, pt, charge), or (n, places, pt)
+        array, shape (n, eta, pt, charge)
         """
-        nominal, before = self.nominal, self.prompt
-        if places is not None:
-            nominal = np.moveaxis(nominal, 2, 1).reshape(-1, len(self.basis))[np.asarray(places)]
-            before = _by_place(before[np.newaxis])[0, np.asarray(places)]
-        estimates: Float64 = nominal * np.exp(self.respond(prompt - before, places))
+        estimates: Float64 = self.nominal * np.exp(self.respond(prompt - self.prompt))
         return estimates
 
 

@@ -93,12 +93,6 @@ def _line(nuisance: Nuisance, rules: Sequence[Rule]) -> Line | None:
     return Line(nuisance, parameters, scale, symmetrise)
 
 
-def used_templates(nuisances: Iterable[Nuisance]) -> list[str]:
-    """Return the templates of the nuisances, each once."""
-    names = (name for n in nuisances for name in (n.up, n.down) if name is not None)
-    return list(dict.fromkeys(names))
-
-
 def effects(
     group: Sequence[Line],
     logarithms: Logarithms,

@@ -14,7 +14,7 @@ import numpy as np
 
 from binworks.tensors.accumulator import Accumulator
 from binworks.tensors.errors import RequestError
-from binworks.tensors.expansion import Expansion, Nuisance
+from binworks.tensors.expansion import Expansion, Nuisance, used_templates
 from binworks.tensors.histogram import Float64, Histogram
 from binworks.tensors.select import Select, crop
 
@@ -125,7 +125,7 @@ class Tensor:
         It is half the difference of the up and down templates, or up minus nominal where down is the mirror.
         """
         expansion = self.expansions[group]
-        return _shifts(expansion, self.variations(group, _used(expansion)), self.nominal)
+        return _shifts(expansion, self.variations(group, used_templates(expansion.nuisances)), self.nominal)
 
     def total_shifts(self, group: str) -> Float64:
         r"""Return the effect of +1 of each nuisance on the sum of all processes, shape (nuisances, \*bins).
@@ -144,21 +144,17 @@ class Tensor:
                     for parts in zip(*held, strict=True)
                 )
                 total = _shifts(
-                    expansion, expansion.expand(nominal, compact, _used(expansion)), nominal.values
+                    expansion,
+                    expansion.expand(nominal, compact, used_templates(expansion.nuisances)),
+                    nominal.values,
                 )
             self._totals[group] = total
         return self._totals[group]
 
 
-def _used(expansion: Expansion) -> list[str]:
-    """Return the templates of the nuisances, each once."""
-    names = (name for n in expansion.nuisances for name in (n.up, n.down) if name is not None)
-    return list(dict.fromkeys(names))
-
-
 def _shifts(expansion: Expansion, templates: Float64, nominal: Float64) -> Float64:
-    """Return half of up minus down, or up minus nominal, from the templates that `_used` names."""
-    order = {name: row for row, name in enumerate(_used(expansion))}
+    """Return half of up minus down, or up minus nominal, from the templates that `used_templates` names."""
+    order = {name: row for row, name in enumerate(used_templates(expansion.nuisances))}
     shifts = np.empty((len(expansion.nuisances), *nominal.shape))
     for row, nuisance in enumerate(expansion.nuisances):
         up = templates[order[nuisance.up]]
