@@ -44,7 +44,9 @@ FIRST_FLOOR_SECONDS = 5.0
 STALE_SECONDS = 86_400.0
 """Keys are used so long while the issuer does not answer."""
 FETCH_SECONDS = 5.0
-WAIT_SECONDS = 2 * FETCH_SECONDS
+WAIT_SECONDS = 1.0
+"""Others wait for the issuer together with the one who asks him, as long as no key of his is known: each that waits
+holds one of the API's threads."""
 LARGEST_DOCUMENT = 1 << 20
 
 log = logging.getLogger(__name__)
@@ -76,6 +78,7 @@ class Keys:
         self._lock = threading.Lock()
         self._keys: tuple[PublishedKey, ...] = ()
         self._fetched = self._tried = float("-inf")
+        self._asking_since: float | None = None
 
     def find(self, key_id: str | None, algorithm: str) -> PublishedKey | None:
         """Return the key of this id, or the only one that fits if the token names none.
@@ -83,12 +86,14 @@ class Keys:
         Raises
         ------
         TransientError
-            Code ``no-issuer`` if none of his keys are known, and he does not answer.
+            Code ``no-issuer`` if none of his keys are known, or perhaps not all, and he does not answer at once.
         """
         found = self._known(key_id, algorithm)
         if found is None or self._clock() > self._fetched + REFRESH_SECONDS:
-            self._refresh(patient=found is None)
+            asked = self._refresh()
             found = self._known(key_id, algorithm)
+            if not self._keys or (found is None and not asked):
+                raise _no_issuer(self._issuer)
         return found
 
     def _known(self, key_id: str | None, algorithm: str) -> PublishedKey | None:
@@ -97,23 +102,26 @@ class Keys:
         ]
         return fitting[0] if len(fitting) == 1 else None
 
-    def _refresh(self, *, patient: bool) -> None:
-        if not self._lock.acquire(timeout=WAIT_SECONDS if patient else 0):
-            return
+    def _refresh(self) -> bool:
+        """Ask the issuer unless that was done lately; return False if another does so at the moment."""
+        if not self._lock.acquire(timeout=self._patience()):
+            return False
         try:
             floor = FLOOR_SECONDS if self._keys else FIRST_FLOOR_SECONDS
             if self._clock() >= self._tried + floor:
-                self._tried = self._clock()
+                self._asking_since = self._clock()
                 self._fetch()
         finally:
+            if self._asking_since is not None:
+                self._asking_since, self._tried = None, self._clock()
             self._lock.release()
-        if not self._keys:
-            raise TransientError(
-                "The issuer's keys are not known.",
-                code="no-issuer",
-                where=self._issuer,
-                hint="Try again in a moment; the service's log says why.",
-            )
+        return True
+
+    def _patience(self) -> float:
+        if self._keys:
+            return 0.0
+        since = self._asking_since
+        return WAIT_SECONDS if since is None else max(0.0, since + WAIT_SECONDS - self._clock())
 
     def _fetch(self) -> None:
         try:
@@ -287,6 +295,15 @@ def _fetched(url: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise TypeError(f"{url} is no JSON object")
     return document
+
+
+def _no_issuer(issuer: str) -> TransientError:
+    return TransientError(
+        "The issuer's keys are not known.",
+        code="no-issuer",
+        where=issuer,
+        hint="Try again in a moment; the service's log says why.",
+    )
 
 
 def _bad(message: str) -> RequestError:

@@ -16,7 +16,7 @@ AUDIENCE = "binworks"
 
 
 class LocalIssuer:
-    """Publishes ``keys``; ``requests`` counts what was asked of it."""
+    """Publishes ``keys``; ``requests`` counts what was asked of it; silent as long as ``answers`` is not set."""
 
     def __init__(self) -> None:
         self.keys: dict[str, Key] = {}
@@ -24,11 +24,14 @@ class LocalIssuer:
         self.requests: list[str] = []
         self.document: dict[str, Any] = {}
         self.broken = False
+        self.answers = threading.Event()
+        self.answers.set()
         issuer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.requests.append(self.path)
+                issuer.answers.wait(60)
                 answers = {"/.well-known/openid-configuration": issuer.document, "/keys": issuer.key_set()}
                 if issuer.broken or self.path not in answers:
                     self.send_error(500)
@@ -72,5 +75,6 @@ class LocalIssuer:
         return jwt.encode(header, self.claims(**changed), self.keys[key_id], algorithms=[algorithm])
 
     def close(self) -> None:
+        self.answers.set()
         self._server.shutdown()
         self._server.server_close()

@@ -6,7 +6,8 @@ import base64
 import hmac
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from oidc_issuer import AUDIENCE, LocalIssuer
 
-from binworks.service import oidc
+from binworks.service import oidc, tokens
 from binworks.service.oidc import Oidc
 from binworks.service.settings import Settings
 from binworks.tensors.errors import RequestError, TransientError
@@ -226,6 +227,77 @@ def test_an_issuer_that_is_away_is_waited_for_a_day(own: LocalIssuer, tmp_path: 
     clock.now += oidc.STALE_SECONDS
     with pytest.raises(TransientError, match="keys are not known"):
         check(own.token())
+
+
+def kept_waiting(check: Oidc, shown: Sequence[str]) -> list[float]:
+    """Return how long each of many who ask at once waits to hear that the issuer does not answer."""
+
+    def ask(token: str) -> float:
+        begin = time.monotonic()
+        with pytest.raises(TransientError, match="keys are not known"):
+            check.check(token)
+        return time.monotonic() - begin
+
+    with ThreadPoolExecutor(len(shown)) as threads:
+        return sorted(threads.map(ask, shown))
+
+
+def test_an_issuer_that_does_not_answer_holds_one_thread_and_is_left_alone_after(
+    own: LocalIssuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oidc, "FETCH_SECONDS", 3.0)
+    own.answers.clear()
+    check = Oidc(Settings(home=tmp_path, oidc_issuer=own.url, oidc_audience=AUDIENCE, oidc_role="fit"))
+    token = own.token()
+    waited = kept_waiting(check, [token] * 20)
+    assert waited[-2] < oidc.WAIT_SECONDS + 1 < waited[-1]
+    assert kept_waiting(check, [token] * 20)[-1] < 1, "asked again only some seconds after he gave no answer"
+    assert len(own.requests) == 1
+
+
+def test_known_keys_go_on_while_the_issuer_is_asked_for_new_ones(own: LocalIssuer, tmp_path: Path) -> None:
+    clock = Clock()
+    check = checker(own, tmp_path, clock)
+    old = own.token()
+    assert check.check(old)
+    own.add("second", RSAKey.generate_key(2048))
+    new = own.token("second")
+    own.answers.clear()
+    clock.now += oidc.FLOOR_SECONDS
+    with ThreadPoolExecutor(1) as threads:
+        asking = threads.submit(check.check, new)
+        while len(own.requests) < 3:
+            time.sleep(0.01)
+        assert kept_waiting(check, [new] * 5)[-1] < 1
+        begin = time.monotonic()
+        assert check.check(old)
+        assert time.monotonic() - begin < 1
+        own.answers.set()
+        assert asking.result()
+    assert check.check(new)
+
+
+def test_local_tokens_are_answered_while_the_issuer_hangs(own: LocalIssuer, tmp_path: Path) -> None:
+    own.answers.clear()
+    made = HandMade.make(tmp_path / "home")
+    changed = {"oidc_issuer": own.url, "oidc_audience": AUDIENCE, "oidc_role": "fit"}
+    made.settings.model_copy(update=changed).save()
+    ours = [tokens.create(made.database, "alice", ["read"], now=time.time()) for _ in range(10)]
+    theirs = [own.token(sub=f"carol{number}") for number in range(60)]
+
+    def ask(token: str) -> tuple[int, float]:
+        begin = time.monotonic()
+        answer = httpx.get(f"{api.url}/v1/jobs", headers={"Authorization": f"Bearer {token}"}, timeout=60)
+        return answer.status_code, time.monotonic() - begin
+
+    with ApiProcess(made.settings.home, made.settings.port) as api, ThreadPoolExecutor(70) as threads:
+        asked = [threads.submit(ask, token) for token in theirs]
+        time.sleep(0.3)
+        answers = list(threads.map(ask, ours))
+        assert [status for status, _ in answers] == [200] * len(ours)
+        assert max(seconds for _, seconds in answers) < 4
+        assert {future.result()[0] for future in asked} == {503}
+    made.database.close()
 
 
 @pytest.mark.parametrize(
