@@ -73,8 +73,7 @@ def listed(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> ExportPage:
     """List the exports of a job, newest first."""
-    _check(context, user, job)
-    return context.exports.list(job, cursor=cursor, limit=limit)
+    return context.exports.list(job, viewer=user.sees, cursor=cursor, limit=limit)
 
 
 @router.get("/{job}/exports/{export}")
@@ -94,9 +93,8 @@ async def status(
     if wait is not None:
         response.headers["Preference-Applied"] = f"wait={wait:.0f}"
     until = time.monotonic() + (wait or 0.0)
-    await run_in_threadpool(_check, context, user, job)
     while True:
-        view = await run_in_threadpool(context.exports.get, job, export)
+        view = await run_in_threadpool(context.exports.get, job, export, user.sees)
         left = until - time.monotonic()
         if view.state.finished or left <= 0:
             return view
@@ -134,8 +132,7 @@ def file(job: JobId, export: ExportId, context: Ctx, user: Reader, request: Requ
 
     `If-Range` with its entity tag lets a download go on where it was cut short; the digest is that of the whole file.
     """
-    _check(context, user, job)
-    view, number = context.exports.file(job, export)
+    view, number = context.exports.file(job, export, user.sees)
     key, within = layout.export(job, export, number), layout.exports(job, export)
     answer = files.stored(request, context.store, key, within, f'"{view.sha256}"')
     digest = base64.b64encode(bytes.fromhex(view.sha256 or "")).decode()
@@ -145,18 +142,6 @@ def file(job: JobId, export: ExportId, context: Ctx, user: Reader, request: Requ
     if answer.status_code in (200, 206):
         answer.headers["Content-Type"] = view.media_type
     return answer
-
-
-def _check(context: Context, user: User, job: str) -> None:
-    """Refuse a job that the user may not see.
-
-    Raises
-    ------
-    RequestError
-        Code ``unknown-job``.
-    """
-    with context.database.read() as connection:
-        access.row(connection, job, user.sees)
 
 
 def _resolved(context: Context, user: User, job: str, body: ExportRequest) -> Ask:

@@ -10,17 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from sqlalchemy import and_, delete, func, insert, or_, select, update
 from sqlalchemy.engine import Connection, Row
 
-from binworks.service import lease
+from binworks.service import access, lease
 from binworks.service.database import Database, exports, jobs
 from binworks.service.model import Problem
 from binworks.service.views import when, when_or_none
@@ -238,27 +239,34 @@ class Exports:
                 hint="Wait for one, or delete one.",
             )
 
-    def get(self, job: str, export: str) -> ExportView:
+    def get(self, job: str, export: str, viewer: str | None = None) -> ExportView:
         """Return an export of a job.
+
+        Parameters
+        ----------
+        job, export : str
+            Which.
+        viewer : str or None
+            Who asks; None reads everybody's.
 
         Raises
         ------
         RequestError
-            Code ``unknown-export``.
+            Code ``unknown-job``, or ``unknown-export``: also if he may not read all jobs that are in it.
         """
-        return view(self._found(job, export))
+        return view(self._found(job, export, viewer))
 
-    def file(self, job: str, export: str) -> tuple[ExportView, int]:
+    def file(self, job: str, export: str, viewer: str | None = None) -> tuple[ExportView, int]:
         """Return an export that is ready and the number of its file; it counts as read.
 
         Raises
         ------
         RequestError
-            Code ``unknown-export``.
+            As `get` does.
         ConflictError
             Code ``export-not-ready`` or ``export-failed``.
         """
-        row = self._found(job, export)
+        row = self._found(job, export, viewer)
         if row.state == ExportState.FAILED:
             raise ConflictError(
                 row.error["message"],
@@ -276,30 +284,25 @@ class Exports:
                 connection.execute(update(exports).where(exports.c.id == export).values(asked=self.clock()))
         return view(row), row.fence
 
-    def _found(self, job: str, export: str) -> Row[Any]:
-        query = select(exports).where(exports.c.id == export, exports.c.job == job)
+    def _found(self, job: str, export: str, viewer: str | None) -> Row[Any]:
         with self.database.read() as connection:
-            row = connection.execute(query).one_or_none()
-        if row is None:
-            raise RequestError(
-                "There is no such export.",
-                code="unknown-export",
-                where=export,
-                hint="One that nobody reads is removed after some days; ask for it again.",
-            )
-        return row
+            access.row(connection, job, viewer)
+            return _visible(connection, job, export, viewer)
 
-    def list(self, job: str, *, cursor: str | None = None, limit: int = 50) -> ExportPage:
-        """Return a page of a job's exports, newest first.
+    def list(
+        self, job: str, *, viewer: str | None = None, cursor: str | None = None, limit: int = 50
+    ) -> ExportPage:
+        """Return a page of a job's exports, newest first; without those of which `get` says that they are unknown.
 
         Raises
         ------
         RequestError
-            Code ``bad-cursor``.
+            Code ``unknown-job`` or ``bad-cursor``.
         """
         query = select(exports).where(exports.c.job == job)
-        query = query.order_by(exports.c.created.desc(), exports.c.id.desc()).limit(limit + 1)
+        query = query.order_by(exports.c.created.desc(), exports.c.id.desc())
         with self.database.read() as connection:
+            access.row(connection, job, viewer)
             if cursor is not None:
                 here = (exports.c.id == cursor, exports.c.job == job)
                 last = connection.execute(select(exports.c.created).where(*here)).scalar_one_or_none()
@@ -308,7 +311,9 @@ class Exports:
                     raise RequestError(message, code="bad-cursor", where="cursor")
                 older = and_(exports.c.created == last, exports.c.id < cursor)
                 query = query.where(or_(exports.c.created < last, older))
-            rows = connection.execute(query).all()
+            sight = _Sight(connection, viewer)
+            seen = (row for row in connection.execute(query).all() if sight.of(row.sources))
+            rows = list(islice(seen, limit + 1))
         page = [view(row) for row in rows[:limit]]
         return ExportPage(exports=page, next=page[-1].id if len(rows) > limit else None)
 
@@ -320,7 +325,7 @@ class Exports:
         RequestError
             Code ``unknown-export``.
         """
-        self._found(job, export)
+        self._found(job, export, None)
         with self.database.write() as connection:
             connection.execute(delete(exports).where(exports.c.id == export))
 
@@ -460,6 +465,38 @@ def file_kind(name: str) -> tuple[str, str]:
     """Return suffix and media type of the files of a format."""
     found = module(name)
     return str(found.SUFFIX), str(found.MEDIA_TYPE)
+
+
+class _Sight:
+    """Which jobs a viewer may read, looked up once each."""
+
+    def __init__(self, connection: Connection, viewer: str | None) -> None:
+        self._connection, self._viewer = connection, viewer
+        self._known: dict[str, bool] = {}
+
+    def of(self, sources: Iterable[str]) -> bool:
+        """Whether he may read all of these."""
+        return self._viewer is None or all(self._is_seen(job) for job in sources)
+
+    def _is_seen(self, job: str) -> bool:
+        if job not in self._known:
+            query = select(jobs.c.id).where(jobs.c.id == job, access.visible(self._viewer))
+            self._known[job] = self._connection.execute(query).first() is not None
+        return self._known[job]
+
+
+def _visible(connection: Connection, job: str, export: str, viewer: str | None) -> Row[Any]:
+    """Return the row of an export if all the jobs that it was made of may be read."""
+    query = select(exports).where(exports.c.id == export, exports.c.job == job)
+    row = connection.execute(query).one_or_none()
+    if row is None or not _Sight(connection, viewer).of(row.sources):
+        raise RequestError(
+            "There is no such export.",
+            code="unknown-export",
+            where=export,
+            hint="One that nobody reads is removed after some days; ask for it again.",
+        )
+    return row
 
 
 def _row(ask: Ask) -> dict[str, Any]:

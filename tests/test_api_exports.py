@@ -18,7 +18,7 @@ import h5py
 import httpx
 import numpy as np
 import pytest
-from hand_made_service import ApiProcess, Served, filled, free_port
+from hand_made_service import GROUPS, ApiProcess, Served, filled, free_port
 from sqlalchemy import select
 from test_api_jobs import problem
 
@@ -239,6 +239,36 @@ def test_a_second_channel_may_be_another_jobs(served: Served, web: httpx.Client)
     address = ask(web, served.job, card, "uhi-zip").headers["Location"]
     ready(web, address)
     assert row(served, address.rpartition("/")[2]).sources == {other: 1}
+
+
+def test_an_export_of_two_jobs_is_for_those_who_may_read_both(served: Served, web: httpx.Client) -> None:
+    sums = {"Wplusmunu": filled(4, groups=GROUPS[:1])}
+    shared, hidden = served.made.finished(sums), served.made.finished(sums)
+    card = {"channels": [{"name": "a"}, {"name": "b", "job": hidden}], "data": "prediction", **SMALL}
+    address = ask(web, shared, card, "uhi-zip").headers["Location"]
+    ready(web, address)
+    other = ask(web, shared, {"data": "prediction", **SMALL}, "uhi-zip").json()["id"]
+
+    def listed(reader: httpx.Client) -> list[str]:
+        answer = reader.get(f"/v1/jobs/{shared}/exports").json()
+        return [one["id"] for one in answer["exports"]]
+
+    both = [other, address.rpartition("/")[2]]
+    assert web.put(f"/v1/jobs/{shared}/shares/bob").is_success
+    with served.http("bob") as bob, served.http("admin") as admin:
+        for place in (address, f"{address}/file"):
+            problem(bob.get(place), 404, "unknown-export")
+        assert listed(bob) == [other]
+        first = bob.get(f"/v1/jobs/{shared}/exports", params={"limit": 1}).json()
+        assert first["next"] is None
+        assert both[1] not in bob.get(f"/jobs/{shared}").text
+        assert listed(web) == listed(admin) == both
+        assert web.put(f"/v1/jobs/{hidden}/shares/bob").is_success
+        assert bob.get(f"{address}/file").status_code == 200
+        assert listed(bob) == both
+        assert both[1] in bob.get(f"/jobs/{shared}").text
+    assert web.delete(f"/v1/jobs/{hidden}").is_success
+    problem(web.get(address), 404, "unknown-export")
 
 
 def test_of_two_who_ask_at_once_of_two_processes_both_get_the_one_that_is_made(served: Served) -> None:

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from binworks.processors.dataset import Dataset
 from binworks.service import access, tokens
 from binworks.service import database as tables
-from binworks.service.database import Database, metadata
+from binworks.service.database import CONNECTIONS, Database, metadata
 from binworks.service.exports import STALE_SECONDS, Ask, ClaimLostError, Exports
 from binworks.service.jobs import Jobs, add_event
 from binworks.service.lease import LeaseLostError
@@ -178,7 +179,7 @@ def test_exports_are_the_same_on_both(database: Database) -> None:
     Jobs(database).cancel(mine)
     leader(database).move(mine, JobState.CANCELLED, "test")
     Jobs(database).delete(mine)
-    with pytest.raises(RequestError, match="no such export"):
+    with pytest.raises(RequestError, match="no such job"):
         kept.get(mine, first.id)
     assert not kept.waiting()
 
@@ -388,6 +389,21 @@ def test_a_reader_sees_one_moment_and_followers_miss_nothing(database: Database)
     seen = together(tell, tell, tell, follow)[-1]
     assert isinstance(seen, list)
     assert len(seen) == 63, "events came into being behind the reader's back"
+
+
+def test_each_of_the_api_s_threads_has_a_connection_and_one_too_many_passes_as_a_failure(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database.engine.pool, "_timeout", 0.1)
+    with ExitStack() as reading:
+        for _ in range(CONNECTIONS):
+            reading.enter_context(database.read())
+        with pytest.raises(OperationalError), database.read():
+            pass
+        with pytest.raises(OperationalError), database.write():
+            pass
+    with database.write() as connection:
+        assert connection.execute(select(1)).scalar() == 1
 
 
 def test_messages_of_broken_files_can_be_stored(database: Database) -> None:
