@@ -87,7 +87,7 @@ def shown(job: JobId, context: Ctx, user: Reader, request: Request, wish: Wished
         line=_line(points),
         highest=max((rate for _, rate in points), default=0.0),
         provenance=page_facts.provenance(context, job),
-        exports=context.exports.list(job, limit=EXPORTS).exports,
+        exports=context.exports.list(job, viewer=user.sees, limit=EXPORTS).exports,
         formats=list(FORMATS) if view.generation is not None else [],
         snippets=page_snippets.of(page_facts.address(request, context), view, histogram),
         **latest,
