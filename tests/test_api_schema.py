@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,6 +70,26 @@ def spare(served: Served) -> str:
     )
 
 
+def run(served: Served, folder: Path, config: str, *options: str) -> str:
+    """Let schemathesis do its worst and return what it says; it must find nothing."""
+    (folder / "schemathesis.toml").write_text(config)
+    command = [
+        str(Path(sys.executable).parent / "schemathesis"),
+        f"--config-file={folder / 'schemathesis.toml'}",
+        "run",
+        f"{served.url}/openapi.json",
+        "--max-examples=3",
+        "--seed=1",
+        "--request-timeout=60",
+        "--no-color",
+        *options,
+    ]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert served.job in {job.id for job in served.made.jobs.list(limit=1000).jobs}
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+    return done.stdout
+
+
 @pytest.mark.parametrize(
     ("data", "phases"),
     [("anything", "examples,coverage,stateful"), ("what is there", "coverage,fuzzing,stateful")],
@@ -78,23 +99,23 @@ def test_every_answer_is_one_that_the_schema_promises(
 ) -> None:
     config = parameters(served) if data == "what is there" else ""
     config += CANNOT_BE_GUESSED + spare(served)
-    (tmp_path / "schemathesis.toml").write_text(config)
-    command = [
-        str(Path(sys.executable).parent / "schemathesis"),
-        f"--config-file={tmp_path / 'schemathesis.toml'}",
-        "run",
-        f"{served.url}/openapi.json",
-        f"--header=Authorization: Bearer {served.made.tokens['alice']}",
-        f"--phases={phases}",
-        "--max-examples=3",
-        "--seed=1",
-        "--request-timeout=60",
-        "--no-color",
+    header = f"--header=Authorization: Bearer {served.made.tokens['alice']}"
+    found = run(served, tmp_path, config, header, f"--phases={phases}")
+    assert "Tested: 36" in found, found
+
+
+def test_of_two_users_neither_is_given_what_the_other_sees(served: Served, tmp_path: Path) -> None:
+    users = [
+        {"name": name, "fixedHeaders": [{"name": "Authorization", "value": f"Bearer {token}"}]}
+        for name, token in served.made.tokens.items()
+        if name in ("alice", "bob")
     ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert served.job in {job.id for job in served.made.jobs.list(limit=1000).jobs}
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr
-    assert "Tested: 36" in done.stdout, done.stdout
+    (tmp_path / "auth.json").write_text(json.dumps({"auth": users}))
+    served.made.submit("bob")
+    peers = f'\n[auth.wfc]\npath = "{tmp_path / "auth.json"}"\npeers = ["alice", "bob"]\n'
+    config = peers + CANNOT_BE_GUESSED + spare(served)
+    checks = "--checks=object_level_authorization,ignored_auth"
+    run(served, tmp_path, config, checks, "--include-method=GET", "--phases=fuzzing,stateful")
 
 
 @pytest.fixture(scope="module")
