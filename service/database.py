@@ -35,6 +35,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import URL, Connection, Dialect, ExceptionContext
 from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 from sqlalchemy.schema import CreateColumn
 
 from binworks.tensors.errors import RequestError
@@ -254,6 +255,7 @@ BUSY_SECONDS = 20
 """How long to wait for the write lock, or for a server's answer."""
 CONNECTIONS = 40
 """As many as the API has threads."""
+_POOL: dict[str, Any] = {"pool_size": 5, "max_overflow": CONNECTIONS - 5}
 _WRITE_LOCK = int.from_bytes(b"binworks", "big")
 _SERVER_SETTINGS = {
     "lock_timeout": f"{BUSY_SECONDS}s",
@@ -304,7 +306,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Give a connection that sees one consistent state."""
-        with self.engine.connect() as connection:
+        with self._connected() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             else:
@@ -315,11 +317,17 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Give a connection that holds the write lock; commits at the end, rolls back on an error."""
-        with self.engine.connect() as connection, connection.begin():
+        with self._connected() as connection, connection.begin():
             if connection.dialect.name == "postgresql":
                 # each later statement sees all that was committed before the lock was given: READ COMMITTED
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})")
             yield connection
+
+    def _connected(self) -> Connection:
+        try:
+            return self.engine.connect()
+        except NoConnectionError as error:  # all are in use, and none was given back in time
+            raise OperationalError(None, None, error, hide_parameters=True) from None
 
     def close(self) -> None:
         """Give the connections back."""
@@ -351,7 +359,8 @@ def _address(url: str) -> URL:
 
 
 def _sqlite(address: URL) -> Engine:
-    engine = create_engine(address, connect_args={"timeout": BUSY_SECONDS}, hide_parameters=True)
+    pool = _POOL if address.database else {}  # one in memory has a connection a thread
+    engine = create_engine(address, connect_args={"timeout": BUSY_SECONDS}, hide_parameters=True, **pool)
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _record: Any) -> None:
@@ -378,7 +387,7 @@ def _postgres(address: URL) -> Engine:
             connect_args={**_CONNECT, "options": options},
             isolation_level="READ COMMITTED",
             pool_pre_ping=True,
-            max_overflow=CONNECTIONS - 5,
+            **_POOL,
             hide_parameters=True,
         )
     except ModuleNotFoundError:

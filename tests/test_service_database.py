@@ -167,12 +167,14 @@ def test_exports_are_the_same_on_both(database: Database) -> None:
     kept.beat(claim, 0.25)
     now[0] += 2 * STALE_SECONDS
     taken = [kept.claim(f"elsewhere:{number}") for number in (2, 3, 4)]
-    assert [one and (one.id, one.fence) for one in taken] == [(first.id, 2), (asks[1].id, 1), None]
+    begun = [10**9 + 2, 10**9 + 10**6 + 1]  # each counts from when it was asked for first
+    numbers = [(first.id, begun[0]), (asks[1].id, begun[1]), None]
+    assert [one and (one.id, one.fence) for one in taken] == numbers
     assert taken[0] is not None
     with pytest.raises(ClaimLostError):
         kept.finish(claim, 1, "0" * 64)
     kept.finish(taken[0], 5_000_000_000, "0" * 64)
-    assert (kept.get(mine, first.id).bytes, kept.file(mine, first.id)[1]) == (5_000_000_000, 2)
+    assert (kept.get(mine, first.id).bytes, kept.file(mine, first.id)[1]) == (5_000_000_000, begun[0])
     page = kept.list(mine, limit=1)
     rest = kept.list(mine, limit=1, cursor=page.next)
     assert {one.id for one in (*page.exports, *rest.exports)} == {asks[0].id, asks[1].id}
