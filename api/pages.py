@@ -127,6 +127,14 @@ async def picture(
     return files.computed(drawn, "image/png", headers)
 
 
+@router.get("/jobs/{job}/exports")
+def export_list(job: JobId, context: Ctx, user: Reader) -> Response:
+    """Return the part of a job's page that lists its files for fits, for the script."""
+    view = context.jobs.get(job, user.sees)
+    found = context.exports.list(job, viewer=user.sees, limit=EXPORTS).exports
+    return page("_exports.html", job=view, exports=found)
+
+
 @router.get("/jobs/{job}/nuisances")
 def nuisances(job: JobId, context: Ctx, user: Reader, request: Request) -> Response:
     """List the nuisances of a job: a page, or the options of the form's field."""

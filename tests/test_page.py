@@ -290,7 +290,7 @@ def test_what_users_write_is_text_and_never_markup(site: httpx.Client, scene: Ma
 
 def test_somebody_elses_job_looks_absent(served: Served, scene: Mapping[str, str]) -> None:
     with visitor(served, "bob") as site:
-        for path in ("", "/preview.png", "/preview", "/nuisances", "/live"):
+        for path in ("", "/preview.png", "/preview", "/nuisances", "/exports", "/live"):
             shown = read(site, f"/jobs/{served.job}{path}", 404)
             assert "unknown-job" in shown.text
         for action in ("cancel", "retry", "delete", "exports"):

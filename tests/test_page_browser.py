@@ -172,6 +172,17 @@ def test_a_job_is_retried_by_its_button(chromium: Browser, served: Served) -> No
         assert "queued" in tab.text("#status")
 
 
+def test_what_becomes_of_a_file_for_a_fit_appears_by_itself(chromium: Browser, served: Served) -> None:
+    with signed_in(chromium, served) as tab:
+        tab.goto(f"{served.url}/jobs/{served.job}")
+        tab.js("document.getElementById('format').value = 'uhi-zip'")
+        tab.click("#exports form button")
+        tab.loaded()
+        state = "document.querySelector('#exports-list .state').innerText"
+        tab.until(f"['ready', 'failed'].includes({state})", seconds=120)
+        tab.until("!document.getElementById('exports-list').hasAttribute('hx-trigger')")
+
+
 def test_everything_can_be_done_by_keyboard(chromium: Browser, served: Served) -> None:
     job = served.made.submit(label="to be cancelled by keyboard")
     with signed_in(chromium, served) as tab:
@@ -221,3 +232,13 @@ def test_narrow_screens_need_no_scrolling_to_the_side(chromium: Browser, served:
         for path in ("/", f"/jobs/{served.job}", f"/jobs/{failed(served.made)}", "/login"):
             tab.goto(served.url + path)
             assert tab.js("document.documentElement.scrollWidth") <= 380, path
+
+
+def test_pages_left_behind_hold_no_line_to_the_service(chromium: Browser, served: Served, job: str) -> None:
+    with signed_in(chromium, served) as tab:
+        for _ in range(5):
+            for path in ("/", f"/jobs/{job}"):
+                tab.goto(served.url + path)
+                tab.until("document.getElementById('live').textContent === 'live'")
+        tab.js("history.back()")
+        tab.until("location.pathname === '/' && document.getElementById('live')?.textContent === 'live'")

@@ -50,9 +50,15 @@
     draw();
   }
 
+  addEventListener("pageshow", (event) => event.persisted && location.reload());
+
   function tellLine(sign) {
     const say = (word, text) => { sign.className = `live ${word}`; sign.textContent = text; };
-    document.body.addEventListener("htmx:sseOpen", () => say("on", "live"));
+    document.body.addEventListener("htmx:sseOpen", (event) => {
+      say("on", "live");
+      // a page that the browser keeps for the way back would hold its line, and there are few
+      addEventListener("pagehide", () => event.detail.source.close());
+    });
     document.body.addEventListener("htmx:sseError", () => say("off", "connecting…"));
     document.body.addEventListener("htmx:sseClose", () => say("", ""));
   }
