@@ -18,7 +18,7 @@ from binworks.api.prefer import wait_seconds
 from binworks.api.problems import NotFoundError, responses
 from binworks.processors.cards import default_card
 from binworks.service import access, layout
-from binworks.service.exports import Ask, ExportPage, ExportRequest, ExportView
+from binworks.service.exports import Ask, ExportPage, ExportRequest, ExportView, attempts
 from binworks.service.stored import StoredSource
 from binworks.tensors import source
 from binworks.tensors.card import Card, Channel
@@ -111,8 +111,9 @@ def delete(job: JobId, export: ExportId, context: Ctx, user: Submitter) -> Respo
     """Delete an export with its file, whatever its state."""
     with context.database.read() as connection:
         access.owned(connection, job, user.sees)
-    context.exports.delete(job, export)
-    context.store.remove(layout.exports(job, export))
+    fence = context.exports.delete(job, export)
+    for left in attempts(context.store, job, export, fence):
+        context.store.remove(left)
     return Response(status_code=204)
 
 
@@ -134,7 +135,12 @@ def file(job: JobId, export: ExportId, context: Ctx, user: Reader, request: Requ
     """
     view, number = context.exports.file(job, export, user.sees)
     key, within = layout.export(job, export, number), layout.exports(job, export)
-    answer = files.stored(request, context.store, key, within, f'"{view.sha256}"')
+    try:
+        answer = files.stored(request, context.store, key, within, f'"{view.sha256}"')
+    except RequestError:
+        if context.store.exists(key):
+            raise
+        raise context.exports.lost(export, number) from None
     digest = base64.b64encode(bytes.fromhex(view.sha256 or "")).decode()
     answer.headers["Repr-Digest"] = f"sha-256=:{digest}:"
     answer.headers["Content-Disposition"] = f'attachment; filename="{view.file_name}"'

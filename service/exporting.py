@@ -29,7 +29,7 @@ from sqlalchemy.exc import OperationalError
 
 from binworks.service import layout, lease, logs
 from binworks.service.database import Database
-from binworks.service.exports import Claim, ClaimLostError, Exports
+from binworks.service.exports import Claim, ClaimLostError, Exports, attempts
 from binworks.service.pins import Pins
 from binworks.service.settings import Settings
 from binworks.service.store import Store
@@ -171,9 +171,8 @@ class Exporter:
         except ClaimLostError:
             self.store.remove(key)
             raise
-        for name in self.store.children(layout.exports(claim.job, claim.id)):
-            if name != str(claim.fence):  # of an attempt that was cut short
-                self.store.remove(f"{layout.exports(claim.job, claim.id)}/{name}")
+        for left in attempts(self.store, claim.job, claim.id, claim.fence - 1):  # they were cut short
+            self.store.remove(left)
         return nbytes
 
     def _sources(self, work: Work) -> dict[str | None, StoredSource]:

@@ -21,9 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from sqlalchemy import and_, delete, func, insert, or_, select, update
 from sqlalchemy.engine import Connection, Row
 
-from binworks.service import access, lease
+from binworks.service import access, layout, lease
 from binworks.service.database import Database, exports, jobs
 from binworks.service.model import Problem
+from binworks.service.store import Store
 from binworks.service.views import when, when_or_none
 from binworks.tensors.card import Card
 from binworks.tensors.errors import BinworksError, ConflictError, RequestError, unknown_name
@@ -166,6 +167,8 @@ class Claim:
         As in `Ask`.
     fence : int
         Number of the claim.
+    holder : str
+        Who makes it.
     """
 
     id: str
@@ -175,6 +178,7 @@ class Claim:
     card: Card
     sources: Mapping[str, int]
     fence: int
+    holder: str
 
 
 class ClaimLostError(RuntimeError):
@@ -219,7 +223,9 @@ class Exports:
             if row is None or row.state == ExportState.FAILED:
                 self._check(connection, ask.job, owner)
             if row is None:
-                connection.execute(insert(exports).values(**_row(ask), owner=owner, created=now, asked=now))
+                fence = int(now * 1e6)  # one that was deleted and is asked for again repeats no number
+                times = {"created": now, "asked": now, "fence": fence}
+                connection.execute(insert(exports).values(**_row(ask), owner=owner, **times))
             else:
                 fresh = {**_FRESH, "owner": owner} if row.state == ExportState.FAILED else {}
                 connection.execute(update(exports).where(exports.c.id == ask.id).values(asked=now, **fresh))
@@ -317,17 +323,32 @@ class Exports:
         page = [view(row) for row in rows[:limit]]
         return ExportPage(exports=page, next=page[-1].id if len(rows) > limit else None)
 
-    def delete(self, job: str, export: str) -> None:
-        """Take an export away, whatever its state; its file is the caller's to remove.
+    def lost(self, export: str, fence: int) -> ConflictError:
+        """Return what to say of an export whose file is not where it should be; who asks again gets a new one."""
+        hint = "Ask for it again: it is made anew."
+        message = "The file of the export is lost."
+        error = ConflictError(message, code="export-lost", where=export, hint=hint)
+        here = (exports.c.id == export, exports.c.fence == fence, exports.c.state == ExportState.READY)
+        failed = {"state": ExportState.FAILED, "error": Problem.of(error).model_dump(mode="json")}
+        with self.database.write() as connection:
+            connection.execute(update(exports).where(*here).values(**failed))
+        return error
+
+    def delete(self, job: str, export: str) -> int:
+        """Take an export away, whatever its state; return its number.
+
+        The files of this number and those before, see `attempts`, are the caller's to remove. There may be a later
+        one: of whoever asked for the same meanwhile.
 
         Raises
         ------
         RequestError
             Code ``unknown-export``.
         """
-        self._found(job, export, None)
         with self.database.write() as connection:
+            row = _visible(connection, job, export, None)
             connection.execute(delete(exports).where(exports.c.id == export))
+        return int(row.fence)
 
     # who makes them
 
@@ -367,7 +388,16 @@ class Exports:
                 .values(**taken, fence=first.fence + 1, progress=0.0)
             )
         card = Card.model_validate(first.card)
-        return Claim(first.id, first.job, first.n, first.format, card, first.sources, first.fence + 1)
+        return Claim(
+            id=first.id,
+            job=first.job,
+            n=first.n,
+            format=first.format,
+            card=card,
+            sources=first.sources,
+            fence=first.fence + 1,
+            holder=holder,
+        )
 
     def beat(self, claim: Claim, progress: float) -> None:
         """Say that it goes on.
@@ -461,6 +491,13 @@ def view(row: Row[Any]) -> ExportView:
     )
 
 
+def attempts(store: Store, job: str, export: str, fence: int) -> list[str]:
+    """Return the keys of the files that claims up to a number left."""
+    folder = layout.exports(job, export)
+    found = (name for name in store.children(folder) if name.isdecimal() and int(name) <= fence)
+    return [f"{folder}/{name}" for name in found]
+
+
 def file_kind(name: str) -> tuple[str, str]:
     """Return suffix and media type of the files of a format."""
     found = module(name)
@@ -525,6 +562,7 @@ def _again(row: Row[Any], now: float) -> dict[str, Any]:
 
 def _held(connection: Connection, claim: Claim) -> Row[Any]:
     row = connection.execute(select(exports).where(exports.c.id == claim.id)).one_or_none()
-    if row is None or row.fence != claim.fence or row.state != ExportState.RUNNING:
+    here = None if row is None else (row.fence, row.holder, row.state)
+    if row is None or here != (claim.fence, claim.holder, ExportState.RUNNING):
         raise ClaimLostError(f"Export {claim.id} was deleted, or another makes it.")
     return row

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +27,7 @@ from sqlalchemy.engine import Connection, Row
 
 from binworks.service import jobstate, layout
 from binworks.service.database import Database, exports, generations, jobs, merges, pins, units
+from binworks.service.exports import attempts
 from binworks.service.garbage import Generation, Partial, superseded, unused
 from binworks.service.settings import Settings
 from binworks.service.store import Store
@@ -262,13 +264,10 @@ class _Collector:
             if self._late:
                 return
             old = row.state in ("ready", "failed") and row.asked < unread
-            if old and (self.dry_run or self._forget_export(row)):
-                self._remove(layout.exports(row.job, row.id))
-                self.report.exports += 1
-                continue
-            for name in self.store.children(layout.exports(row.job, row.id)):
-                if name.isdecimal() and int(name) < row.fence:
-                    self._remove(f"{layout.exports(row.job, row.id)}/{name}")
+            forgotten = old and (self.dry_run or self._forget_export(row))
+            self.report.exports += forgotten
+            for left in attempts(self.store, row.job, row.id, row.fence if forgotten else row.fence - 1):
+                self._remove(left)
         if self.thorough:
             self._nobodys_exports()
 
@@ -282,11 +281,13 @@ class _Collector:
         """Remove files whose rows are gone: a removal was cut short."""
         for job in self.store.children("jobs"):
             for name in self.store.children(layout.exports(job)):
+                there = attempts(self.store, job, name, sys.maxsize)
                 with self.database.read() as connection:
                     known = connection.execute(select(exports.c.id).where(exports.c.id == name)).first()
-                if known is None:
-                    self._remove(layout.exports(job, name))
-                    self.report.exports += 1
+                if known is None:  # whoever asks for it from now on has a larger number
+                    for left in there or [layout.exports(job, name)]:
+                        self._remove(left)
+                    self.report.exports += bool(there)
 
     # partials
 

@@ -12,7 +12,8 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.engine import Connection
 
 from binworks.service import anew, jobstate, layout, lease, plan, snapshot, views, worker
-from binworks.service.database import Database, exports, generations, jobs, merges, units
+from binworks.service.database import Database, generations, jobs, merges, units
+from binworks.service.exports import Exports, attempts
 from binworks.service.jobs import add_event
 from binworks.service.model import UnitState
 from binworks.service.objects import ROOT
@@ -126,9 +127,9 @@ class Repairs:
 
     def _forget_export(self, facts: Facts, name: str) -> None:
         """Take a file for a fit away; whoever asks for it again gets a new one."""
-        with self.database.write() as connection:
-            connection.execute(delete(exports).where(exports.c.id == name))
-        self.store.remove(layout.exports(facts.id, name))
+        fence = Exports(self.database).delete(facts.id, name)
+        for left in attempts(self.store, facts.id, name, fence):
+            self.store.remove(left)
 
     def _rebuild(self, facts: Facts, n: int, name: str) -> None:
         """Add up a data set again, aside; it takes the place of the damaged one if it has the manifest's digest."""

@@ -22,6 +22,7 @@ from hand_made_service import GROUPS, ApiProcess, Served, filled, free_port
 from sqlalchemy import select
 from test_api_jobs import problem
 
+from binworks.service import layout
 from binworks.service.database import exports
 from binworks.service.model import JobState
 from binworks.service.stored import StoredSource
@@ -288,7 +289,9 @@ def test_of_two_who_ask_at_once_of_two_processes_both_get_the_one_that_is_made(s
         second.stop()
     assert len(found) == 6
     assert len({json.dumps(one, sort_keys=True) for one in found}) == 1
-    assert row(served, found[0]["id"]).fence == 1
+    kept = layout.exports(served.job, found[0]["id"])
+    assert served.made.store.children(kept) == [str(row(served, found[0]["id"]).fence)]
+    assert row(served, found[0]["id"]).crashes == 0
 
 
 def test_a_kill_of_both_processes_loses_nothing_that_was_asked_for(served: Served) -> None:
@@ -315,12 +318,26 @@ def test_a_kill_of_both_processes_loses_nothing_that_was_asked_for(served: Serve
 def test_a_deleted_export_is_gone_with_its_file(served: Served, web: httpx.Client) -> None:
     address = ask(web, served.job, {"inflation": 2.5, **SMALL}).headers["Location"]
     ready(web, address)
-    folder = served.made.store.key_path(f"jobs/{served.job}/x/{address.rpartition('/')[2]}")
-    assert folder.is_dir()
+    folder = layout.exports(served.job, address.rpartition("/")[2])
+    assert len(served.made.store.children(folder)) == 1
     assert web.delete(address).status_code == 204
-    assert not folder.exists()
+    assert served.made.store.children(folder) == []
     problem(web.get(address), 404, "unknown-export")
     problem(web.delete(address), 404, "unknown-export")
+
+
+def test_a_file_that_is_lost_is_told_once_and_made_again(served: Served, web: httpx.Client) -> None:
+    card = {"inflation": 5.5, **SMALL}
+    address = ask(web, served.job, card).headers["Location"]
+    before = ready(web, address)
+    store, folder = served.made.store, layout.exports(served.job, before["id"])
+    for name in store.children(folder):
+        store.remove(f"{folder}/{name}")
+    problem(web.get(f"{address}/file"), 409, "export-lost")
+    assert web.get(address).json()["error"]["code"] == "export-lost"
+    assert ask(web, served.job, card).headers["Location"] == address
+    after = ready(web, address)
+    assert hashlib.sha256(web.get(f"{address}/file").content).hexdigest() == after["sha256"]
 
 
 def test_a_file_that_is_not_made_yet_is_no_file(served: Served, web: httpx.Client) -> None:

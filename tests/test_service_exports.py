@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +81,10 @@ class Bench:
         below = self.made.store.objects.walk(layout.exports(self.job))
         return sorted(key for key, _ in below)
 
+    def file(self, view: ExportView) -> str:
+        """Return the key of the file that is ready."""
+        return layout.export(self.job, view.id, self.row(view).fence)
+
     def drafts(self) -> list[str]:
         return [name for name in self.made.store.children("tmp") if name.startswith("export-")]
 
@@ -142,7 +146,7 @@ def test_a_kill_in_the_middle_leaves_nothing_and_the_next_makes_it(bench: Bench)
     bench.go()
     done = bench.finished(view)
     assert (done.state, done.error) == ("ready", None)
-    assert bench.files() == [layout.export(bench.job, view.id, 2)]
+    assert bench.files() == [bench.file(view)]
     assert bench.drafts() == []
     assert bench.row(view).crashes == 1
     stored = bench.made.store.read_bytes(bench.files()[0])
@@ -202,7 +206,7 @@ def test_a_frozen_one_does_not_write_over_the_one_that_took_over(bench: Bench) -
     time.sleep(1.5)
     assert first.poll() is None
     assert bench.get(view) == done
-    assert bench.files() == [layout.export(bench.job, view.id, 2)]
+    assert bench.files() == [bench.file(view)]
 
 
 def test_one_that_is_deleted_meanwhile_leaves_nothing(bench: Bench) -> None:
@@ -213,7 +217,7 @@ def test_one_that_is_deleted_meanwhile_leaves_nothing(bench: Bench) -> None:
     other = bench.ask(inflation=3.0)
     bench.go()
     assert bench.finished(other).state == "ready"
-    assert bench.files() == [layout.export(bench.job, other.id, 1)]
+    assert bench.files() == [bench.file(other)]
     with pytest.raises(RequestError) as gone:
         bench.get(view)
     assert gone.value.code == "unknown-export"
@@ -286,6 +290,47 @@ def test_the_same_ask_is_the_same_export_and_only_its_claim_counts(bench: Bench)
     assert bench.get(view).progress == 0.0
 
 
+def test_no_number_comes_again_when_one_is_deleted_and_asked_for_again(bench: Bench) -> None:
+    first, view = claimed(bench)
+    store = bench.made.store
+    store.objects.create(layout.export(bench.job, view.id, first.fence), b"old")
+    known = bench.exports.delete(bench.job, view.id)
+    second, _ = claimed(bench)
+    assert second.fence > first.fence
+    bench.exports.release(second)
+    store.objects.create(layout.export(bench.job, view.id, second.fence), b"new")
+    for left in exports.attempts(store, bench.job, view.id, known):
+        store.remove(left)
+    assert bench.files() == [layout.export(bench.job, view.id, second.fence)], "it is not the deleted one's"
+
+
+def test_a_claim_is_its_holders(bench: Bench) -> None:
+    claim, view = claimed(bench)
+    with pytest.raises(ClaimLostError):
+        bench.exports.finish(replace(claim, holder="elsewhere:1"), 1, "0")
+    assert bench.get(view).state == "running"
+
+
+def test_who_ends_late_removes_no_file_of_a_later_claim(bench: Bench) -> None:
+    view, store = ready(bench), bench.made.store
+    later = layout.export(bench.job, view.id, bench.row(view).fence + 5)
+    store.objects.create(later, b"another")
+    with bench.made.database.write() as connection:
+        connection.execute(update(table).values(state="queued"))
+    claim = bench.exports.claim(lease.identity())
+    assert claim is not None
+    exporting.Exporter(bench.made.settings)._make(exporting.Work(claim))
+    assert bench.files() == [bench.file(view), later]
+
+
+def test_the_collector_leaves_the_file_of_a_later_claim(bench: Bench) -> None:
+    view, made = ready(bench), bench.made
+    later = layout.export(bench.job, view.id, bench.row(view).fence + 5)
+    made.store.objects.create(later, b"another")
+    gc.collect(made.database, made.store, made.settings, time.time() + 8 * DAY)
+    assert bench.files() == [later]
+
+
 def test_an_owner_has_so_many_at_a_time(bench: Bench) -> None:
     for inflation in (1.0, 2.0, 3.0):
         bench.ask(inflation=inflation)
@@ -320,7 +365,7 @@ def test_one_that_nobody_read_is_collected_and_made_again_on_demand(bench: Bench
     assert len(bench.files()) == 2
     report = gc.collect(bench.made.database, store, settings, now)
     assert (report.exports, report.nbytes) == (1, old.bytes)
-    assert bench.files() == [layout.export(bench.job, read.id, 1)]
+    assert bench.files() == [bench.file(read)]
     assert ready(bench).sha256 == old.sha256
 
 
@@ -329,7 +374,7 @@ def test_files_without_a_row_are_collected(bench: Bench) -> None:
     for key in (layout.export(bench.job, view.id, 0), layout.export(bench.job, "f00", 1)):
         store.objects.create(key, b"left")
     gc.collect(bench.made.database, store, bench.made.settings, time.time(), thorough=True)
-    assert bench.files() == [layout.export(bench.job, view.id, 1)]
+    assert bench.files() == [bench.file(view)]
 
 
 def test_a_deleted_job_takes_its_exports_along(bench: Bench) -> None:
@@ -344,7 +389,7 @@ def test_a_deleted_job_takes_its_exports_along(bench: Bench) -> None:
 @pytest.mark.parametrize("quick", [False, True])
 def test_a_damaged_file_is_found_and_forgotten(bench: Bench, quick: bool) -> None:
     view, made = ready(bench), bench.made
-    path = made.store.key_path(layout.export(bench.job, view.id, 1))
+    path = made.store.key_path(bench.file(view))
     content = path.read_bytes()
     path.write_bytes(content[:-1] if quick else content[:-1] + b"!")
     report = fsck.check(made.database, made.store, made.settings, quick=quick)
