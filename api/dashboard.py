@@ -21,6 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from binworks.api.auth import Submitter, admit
 from binworks.api.context import Context, Ctx
 from binworks.api.problems import NotFoundError
+from binworks.api.watch import may_still
 from binworks.tensors.errors import BinworksError
 
 PREFIX = "/dask"
@@ -131,7 +132,7 @@ async def _down(socket: WebSocket, upstream: ClientConnection) -> None:
 
 
 async def _watch(socket: WebSocket, context: Context) -> None:
-    with contextlib.suppress(BinworksError):
-        while True:
-            await asyncio.sleep(CHECK_SECONDS)
-            await admit(socket.scope, context, "submit")
+    may = True
+    while may:
+        await asyncio.sleep(CHECK_SECONDS)
+        may = await may_still(socket.scope, context, "submit")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import Annotated, cast
 
 from fastapi import APIRouter, Header
 from fastapi.responses import StreamingResponse
+from sqlalchemy.exc import OperationalError
 from starlette.types import Send
 
 from binworks.api import feed
@@ -20,8 +22,10 @@ from binworks.api.jobs import JobId, viewed
 from binworks.api.problems import responses
 from binworks.service.model import JobEvent, JobState
 from binworks.service.views import NO_DRIVER
-from binworks.tensors.errors import RequestError
+from binworks.tensors.errors import RequestError, TransientError
 
+CHECK_SECONDS = 1.0
+"""Between two looks whether a job that has much to tell is still shown to the reader."""
 STUCK_SECONDS = 60.0
 """A reader who takes nothing for so long is left; he may come back and resume."""
 MEDIA_TYPE = "text/event-stream"
@@ -95,30 +99,46 @@ async def _stream(
     context: Context, user: User, job: str, after: int, *, finished: bool
 ) -> AsyncGenerator[bytes]:
     yield b"retry: 1000\n\n"
-    note = ""
+    note, looked = "", time.monotonic()
     async with aclosing(context.feed.subscribe(job, after)) as told:
         async for news in told:
+            reason = ""
+            if not news.events or time.monotonic() > looked + CHECK_SECONDS:
+                looked = time.monotonic()
+                try:
+                    reason = await _silence(context, user, job)
+                except RequestError:  # it was deleted meanwhile, or is not shown to this user any more
+                    return
             if news.events:
                 yield b"".join(event.message for event in news.events)
-                after, note = news.events[-1].id, ""
-            for event in news.events:
-                if event.kind == "state":
-                    finished = JobState(event.data["state"]).finished
+                after, note, finished = news.events[-1].id, "", _finished(news, finished)
             if finished and not news.more:
                 return
             if not news.events:
                 yield b": still here\n\n"
-                try:
-                    before, note = note, await _silence(context, user, job)
-                except RequestError:  # it was deleted meanwhile, or is not shown to this user any more
-                    return
-                if note and note != before:
-                    yield _noted(job, after, note)
+                if reason and reason != note:
+                    yield _noted(job, after, reason)
+                note = reason
+
+
+def _finished(news: feed.News, before: bool) -> bool:
+    states = [JobState(event.data["state"]) for event in news.events if event.kind == "state"]
+    return states[-1].finished if states else before
 
 
 async def _silence(context: Context, user: User, job: str) -> str:
-    """Return why nobody tells anything: the one reason that nobody is there to write down; empty if it is not that."""
-    view = await viewed(context, user, job)
+    """Return why nobody tells anything: the one reason that nobody is there to write down; empty if it is not that.
+
+    Raises
+    ------
+    RequestError
+        If the user may not see the job; not if that cannot be known at the moment.
+    """
+    try:
+        view = await viewed(context, user, job)
+    except (OperationalError, TransientError) as error:
+        log.warning("whether a job may still be followed is not known: %s", error)
+        return ""
     return NO_DRIVER if view.model.note == NO_DRIVER else ""
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
+from sqlalchemy.exc import OperationalError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from binworks.api.auth import admit, presented
 from binworks.api.context import Context
 from binworks.api.problems import ForbiddenError, UnauthorizedError
+from binworks.service.model import Scope as Needed
 from binworks.tensors.errors import TransientError
 
 CHECK_SECONDS = 1.0
 """Between two looks while an answer is being sent."""
+
+log = logging.getLogger(__name__)
 
 
 class Watched:
@@ -44,7 +49,7 @@ class Watched:
                 looked = float("inf")
             elif message.get("more_body") and time.monotonic() > looked + CHECK_SECONDS:
                 looked = time.monotonic()
-                over = not await _may_read(scope)
+                over = presented(scope) is not None and not await may_still(scope, scope["app"].state.context)
                 if over:
                     message = {"type": "http.response.body", "body": b"", "more_body": False}
             await send(message)
@@ -56,15 +61,20 @@ def _has_length(start: Message) -> bool:
     return any(name.lower() == b"content-length" for name, _ in start.get("headers", ()))
 
 
-async def _may_read(scope: Scope) -> bool:
-    """Return whether a request would still be let in; if that cannot be known now, it goes on."""
-    if presented(scope) is None:
-        return True
-    context: Context = scope["app"].state.context
+async def may_still(asked: Scope, context: Context, scope: Needed = "read") -> bool:
+    """Return whether a request would still be let in; if that cannot be known now, it goes on.
+
+    Parameters
+    ----------
+    asked : dict
+        The scope of an ASGI connection.
+    scope : str
+        What it needs.
+    """
     try:
-        await admit(scope, context)
+        await admit(asked, context, scope)
     except (UnauthorizedError, ForbiddenError):
         return False
-    except TransientError:
-        return True
+    except (OperationalError, TransientError) as error:
+        log.warning("whether somebody may still read is not known: %s", error)
     return True

@@ -7,17 +7,22 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from hand_made_service import Served
+from hand_made_service import HandMade, Served
 from test_api_jobs import problem
 
-from binworks.api import feed
+from binworks.api import events, feed
+from binworks.api.app import create_app
+from binworks.api.auth import admit
 from binworks.api.cached import Changes
 from binworks.api.feed import Feed
+from binworks.api.watch import may_still
 from binworks.client.events import Event, parse
+from binworks.service import tokens
 from binworks.service.model import JobState
 
 pytest_plugins = ["served_fixture"]
@@ -146,6 +151,72 @@ def test_the_stream_of_a_job_that_is_deleted_meanwhile_ends(served: Served, job:
     made.jobs.delete(job)
     for _ in stream:
         pass
+
+
+@pytest.mark.parametrize("page", ["/v1/jobs/{}/events", "/jobs/{}/live"])
+def test_the_stream_of_a_busy_job_ends_when_it_is_not_shared_any_more(
+    served: Served, job: str, page: str
+) -> None:
+    place, over = f"/v1/jobs/{job}/shares/bob", threading.Event()
+
+    def chatter() -> None:
+        for number in range(150):
+            served.made.tell(job, "note", {"note": f"number {number}"})
+            if over.wait(0.1):
+                return
+
+    with served.http() as alice, served.http("bob") as bob:
+        assert alice.put(place).status_code == 200
+        with bob.stream("GET", page.format(job)) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            thread = threading.Thread(target=chatter)
+            thread.start()
+            time.sleep(0.5)
+            assert alice.delete(place).status_code == 204
+            begin = time.monotonic()
+            for _ in lines:
+                pass
+            ended = time.monotonic() - begin
+            over.set()
+            thread.join()
+    assert ended < 4
+
+
+def test_a_stream_goes_on_when_the_database_is_away_for_a_moment(tmp_path: Path) -> None:
+    made = HandMade.make(tmp_path / "home")
+    job = made.submit()
+    made.move(job, JobState.RUNNING)
+    home, token = made.settings.home, made.tokens["alice"].encode()
+
+    async def follow() -> None:
+        app = create_app(made.settings)
+        asked = {"type": "http", "method": "GET", "headers": [(b"authorization", b"Bearer " + token)]}
+        async with app.router.lifespan_context(app):
+            context = app.state.context
+            user = await admit(asked, context)
+            stream = events._stream(context, user, job, 0, finished=False)
+            said = [await anext(stream) for _ in range(4)]  # the last says that there is no driver
+            assert b"running" in said[1]
+            made.database.close()
+            (home / "jobs.sqlite").rename(home / "away")
+            context.database.engine.dispose()
+            context.bearers._known.clear()
+            for kind in ("still here", "still here"):
+                assert kind.encode() in await anext(stream)
+                assert await may_still(asked, context)
+            (home / "away").rename(home / "jobs.sqlite")
+            context.database.engine.dispose()
+            made.tell(job, "note", {"note": "here again"})
+            while b"here again" not in await anext(stream):
+                pass
+            tokens.revoke_secret(made.database, token.decode())
+            context.bearers._known.clear()
+            assert not await may_still(asked, context)
+            await stream.aclose()
+
+    asyncio.run(asyncio.wait_for(follow(), 40))
+    made.database.close()
 
 
 @asynccontextmanager
