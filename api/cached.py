@@ -151,6 +151,12 @@ class _Held(Generic[T]):
     began: float
 
 
+@dataclass(frozen=True)
+class _Making:
+    task: asyncio.Task[_Held[Any]]
+    began: float
+
+
 class Views:
     """What was made of the database, made anew once something has changed, and once by all who ask meanwhile.
 
@@ -164,7 +170,7 @@ class Views:
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
         self._shelf = Shelf(VIEW_BYTES)
-        self._making: dict[Hashable, asyncio.Task[_Held[Any]]] = {}
+        self._making: dict[Hashable, _Making] = {}
 
     async def view(self, key: Hashable, make: Callable[[], M]) -> View[M]:
         """Return a model, made in a thread, with its bytes; ``key`` says all that it depends on but the database."""
@@ -179,20 +185,26 @@ class Views:
             held: _Held[T] | None = self._shelf.get(key)
             if held is not None and (held.began >= asked or self._is_fresh(held, asked)):
                 return held.value
-            task = self._making.get(key)
-            if task is None:
-                task = asyncio.create_task(self._make(key, make, nbytes))
-                self._making[key] = task
-                task.add_done_callback(lambda done: self._made(key, done))
-                made: _Held[T] = await asyncio.shield(task)
+            making = self._making.get(key) or self._begin(key, make, nbytes)
+            if making.began >= asked:
+                made: _Held[T] = await asyncio.shield(making.task)
                 return made.value
-            await asyncio.wait([task])  # it began before we came: what it finds may be too old for us
+            await asyncio.wait([making.task])  # it began before we came: what it finds may be too old for us
 
     def _is_fresh(self, held: _Held[Any], now: float) -> bool:
         return now - held.began < FRESH_SECONDS and held.change == self._changes.now()
 
-    async def _make(self, key: Hashable, make: Callable[[], T], nbytes: Callable[[T], int]) -> _Held[T]:
-        began, change = time.monotonic(), self._changes.now()
+    def _begin(self, key: Hashable, make: Callable[[], T], nbytes: Callable[[T], int]) -> _Making:
+        began = time.monotonic()
+        task = asyncio.create_task(self._make(key, make, nbytes, began))
+        task.add_done_callback(lambda done: self._made(key, done))
+        self._making[key] = _Making(task, began)
+        return self._making[key]
+
+    async def _make(
+        self, key: Hashable, make: Callable[[], T], nbytes: Callable[[T], int], began: float
+    ) -> _Held[T]:
+        change = self._changes.now()
         held = _Held(await run_in_threadpool(make), change, began)
         self._shelf.put(key, held, nbytes(held.value))
         return held

@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 from sqlalchemy import insert, update
 
-from binworks.api.cached import UNSEEN_SECONDS, Changes, Shelf, View, Views
+from binworks.api.cached import UNSEEN_SECONDS, VIEW_BYTES, Changes, Shelf, View, Views
 from binworks.service.database import Database, tokens
 
 ROW = {"hash": "h", "owner": "0", "scopes": [], "created": 0.0, "expires": 0.0}
@@ -166,6 +166,44 @@ def test_an_error_is_told_to_all_who_asked_and_is_not_kept(tmp_path: Path) -> No
         changes.close()
 
     asyncio.run(run())
+    database.close()
+
+
+@pytest.mark.parametrize("outcome", ["too large", "error"])
+def test_many_who_ask_meanwhile_share_one_more_even_if_it_cannot_be_kept(
+    tmp_path: Path, outcome: str
+) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
+    database.create_tables()
+    made: list[int] = []
+
+    def make() -> int:
+        made.append(1)
+        time.sleep(0.2)
+        if outcome == "error":
+            raise ValueError("not now")
+        return len(made)
+
+    async def run() -> None:
+        changes = Changes(database)
+        views = Views(changes)
+
+        async def ask() -> object:
+            return await views.get("large", make, lambda _: VIEW_BYTES)
+
+        first = asyncio.create_task(ask())
+        await asyncio.sleep(0.05)
+        late = await asyncio.gather(*(ask() for _ in range(20)), return_exceptions=True)
+        if outcome == "error":
+            assert all(isinstance(answer, ValueError) for answer in late)
+            with pytest.raises(ValueError, match="not now"):
+                await first
+        else:
+            assert (await first, set(late)) == (1, {2})
+        changes.close()
+
+    asyncio.run(run())
+    assert len(made) == 2
     database.close()
 
 
