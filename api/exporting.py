@@ -19,6 +19,7 @@ POLL_SECONDS = 2.0
 """What another API process left behind when it ended is seen this often."""
 GRACE_SECONDS = 5.0
 HEALTHY_SECONDS = 10.0
+FAILED_SECONDS = 1.0
 LONGEST_PAUSE = 30.0
 
 log = logging.getLogger(__name__)
@@ -67,18 +68,24 @@ class Exporting:
                 await asyncio.wait_for(self._woken.wait(), POLL_SECONDS)
             self._woken.clear()
             try:
-                waiting = await asyncio.to_thread(self._exports.waiting)
+                pause = await self._look(pause)
             except OperationalError as error:
                 log.warning("nobody knows what is to be exported: %s", error.orig)
-                continue
-            if waiting:
-                begun = time.monotonic()
-                code = await self._child()
-                well = code == 0 or time.monotonic() - begun > HEALTHY_SECONDS
-                pause = 0.0 if well else min(2 * pause + 0.5, LONGEST_PAUSE)
-                if not well:
-                    log.error("the process that exports ended with %d; see %s", code, self._output.name)
-                await asyncio.sleep(pause)
+            except Exception:  # whatever it is: else nothing would be exported any more
+                log.exception("what is to be exported could not be seen to")
+                pause = FAILED_SECONDS
+            await asyncio.sleep(pause)
+
+    async def _look(self, pause: float) -> float:
+        """See whether something waits, and have it made; return for how long to leave it alone after that."""
+        if not await asyncio.to_thread(self._exports.waiting):
+            return 0.0
+        begun = time.monotonic()
+        code = await self._child()
+        if code == 0 or time.monotonic() - begun > HEALTHY_SECONDS:
+            return 0.0
+        log.error("the process that exports ended with %d; see %s", code, self._output.name)
+        return min(2 * pause + 0.5, LONGEST_PAUSE)
 
     async def _child(self) -> int:
         """Run the process to its end; return its code."""

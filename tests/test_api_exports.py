@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -18,12 +19,15 @@ import h5py
 import httpx
 import numpy as np
 import pytest
-from hand_made_service import GROUPS, ApiProcess, Served, filled, free_port
+from hand_made_service import GROUPS, ApiProcess, HandMade, Served, filled, free_port
 from sqlalchemy import select
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 from test_api_jobs import problem
 
+from binworks.api.exporting import Exporting
 from binworks.service import layout
 from binworks.service.database import exports
+from binworks.service.exports import Ask, Exports
 from binworks.service.model import JobState
 from binworks.service.stored import StoredSource
 from binworks.tensors.card import Card
@@ -346,11 +350,53 @@ def test_a_file_that_is_not_made_yet_is_no_file(served: Served, web: httpx.Clien
     ready(web, address)
 
 
-def test_the_process_ends_with_the_api(served: Served) -> None:
-    with ApiProcess(served.made.settings.home, free_port()) as api:
-        with httpx.Client(base_url=api.url, headers=served.headers(), timeout=60) as web:
-            ready(web, ask(web, served.job, {"inflation": 4.5, **SMALL}).headers["Location"])
-        children = Path(f"/proc/{api.pid}/task/{api.pid}/children")
-        pids = children.read_text().split()
+def test_the_process_ends_with_the_api(tmp_path: Path) -> None:
+    made = HandMade.make(tmp_path / "home")  # where no other API starts it
+    job = made.finished({"Wplusmunu": filled(4, groups=GROUPS[:1])})
+    made.database.close()
+    headers = {"Authorization": f"Bearer {made.tokens['alice']}"}
+    with ApiProcess(made.settings.home, made.settings.port) as api:
+        with httpx.Client(base_url=api.url, headers=headers, timeout=60) as web:
+            ready(web, ask(web, job, {"data": "prediction", **SMALL}, "uhi-zip").headers["Location"])
+        pids = Path(f"/proc/{api.pid}/task/{api.pid}/children").read_text().split()
+        commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids]
+        assert [b"binworks.service.exporting" in command for command in commands] == [True]
         api.stop()
     assert [pid for pid in pids if Path(f"/proc/{pid}/cmdline").exists()] == []
+
+
+def test_whatever_goes_wrong_once_the_next_look_sees_to_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = HandMade.make(tmp_path / "home")
+    job = made.finished({"Wplusmunu": filled(4, groups=()), "SingleMuon": filled(5, groups=())})
+    failures: list[BaseException] = [NoConnectionError("all are in use")]
+
+    class Shaken(Exports):
+        def waiting(self) -> bool:
+            if failures:
+                raise failures.pop()
+            return super().waiting()
+
+    caplog.set_level("ERROR", "binworks.api.exporting")
+    kept = Shaken(made.database)
+    card = Card.model_validate({"norms": [{"name": "luminosity", "processes": ["*"], "size": 1.012}]})
+    view, _ = kept.ask(Ask(job, 1, "uhi-zip", card, {}, "code"), "alice")
+    made.settings.logs.write_text("no process can be started: its output has no place")
+
+    async def supervised() -> None:
+        exporting = Exporting(made.settings, kept)
+        exporting.start()
+        exporting.wake()
+        end = time.monotonic() + 60
+        while not kept.get(job, view.id).state.finished and time.monotonic() < end:
+            await asyncio.sleep(0.1)
+            if len(caplog.records) == 2 and made.settings.logs.is_file():
+                made.settings.logs.unlink()
+        await exporting.close()
+
+    asyncio.run(supervised())
+    assert kept.get(job, view.id).state == "ready"
+    errors = [record.exc_info and record.exc_info[0] for record in caplog.records]
+    assert errors == [NoConnectionError, FileExistsError]
+    made.database.close()
