@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from hand_made_service import HandMade, Served
+from sqlalchemy import event
 from test_api_jobs import problem
 
 from binworks.api import events, feed
@@ -187,26 +189,28 @@ def test_a_stream_goes_on_when_the_database_is_away_for_a_moment(tmp_path: Path)
     made = HandMade.make(tmp_path / "home")
     job = made.submit()
     made.move(job, JobState.RUNNING)
-    home, token = made.settings.home, made.tokens["alice"].encode()
+    token = made.tokens["alice"].encode()
+
+    def away(*_: object) -> None:
+        raise sqlite3.OperationalError("unable to open database file")
 
     async def follow() -> None:
         app = create_app(made.settings)
         asked = {"type": "http", "method": "GET", "headers": [(b"authorization", b"Bearer " + token)]}
         async with app.router.lifespan_context(app):
             context = app.state.context
+            engine = context.database.engine
             user = await admit(asked, context)
             stream = events._stream(context, user, job, 0, finished=False)
             said = [await anext(stream) for _ in range(4)]  # the last says that there is no driver
             assert b"running" in said[1]
-            made.database.close()
-            (home / "jobs.sqlite").rename(home / "away")
-            context.database.engine.dispose()
+            event.listen(engine, "do_connect", away)
+            engine.dispose()
             context.bearers._known.clear()
             for kind in ("still here", "still here"):
                 assert kind.encode() in await anext(stream)
                 assert await may_still(asked, context)
-            (home / "away").rename(home / "jobs.sqlite")
-            context.database.engine.dispose()
+            event.remove(engine, "do_connect", away)
             made.tell(job, "note", {"note": "here again"})
             while b"here again" not in await anext(stream):
                 pass
