@@ -49,7 +49,7 @@ class Context:
         store = Store.open(settings.store_url)
         bearers, changes = Bearers(database, Oidc.of(settings)), Changes(database)
         views, feed = Views(changes), Feed(jobs, changes)
-        exports = Exports(database, limit=settings.max_exports)
+        exports = Exports(database, limit=settings.max_exports, limits=jobs.limits)
         return cls(
             settings,
             database,

@@ -17,7 +17,7 @@ from binworks.api.jobs import JobId
 from binworks.api.prefer import wait_seconds
 from binworks.api.problems import NotFoundError, responses
 from binworks.processors.cards import default_card
-from binworks.service import access, layout
+from binworks.service import layout
 from binworks.service.exports import Ask, ExportPage, ExportRequest, ExportView, attempts
 from binworks.service.stored import StoredSource
 from binworks.tensors import source
@@ -108,10 +108,8 @@ async def status(
     responses={204: {"description": "It is gone, with its file."}},
 )
 def delete(job: JobId, export: ExportId, context: Ctx, user: Submitter) -> Response:
-    """Delete an export with its file, whatever its state."""
-    with context.database.read() as connection:
-        access.owned(connection, job, user.sees)
-    fence = context.exports.delete(job, export)
+    """Delete an export with its file, whatever its state: one that you have asked for, or one of your job."""
+    fence = context.exports.delete(job, export, user.sees)
     for left in attempts(context.store, job, export, fence):
         context.store.remove(left)
     return Response(status_code=204)

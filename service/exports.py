@@ -21,9 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from sqlalchemy import and_, delete, func, insert, or_, select, update
 from sqlalchemy.engine import Connection, Row
 
-from binworks.service import access, layout, lease
+from binworks.service import access, layout, lease, quotas
 from binworks.service.database import Database, exports, jobs
 from binworks.service.model import Problem
+from binworks.service.quotas import Limits
 from binworks.service.store import Store
 from binworks.service.views import when, when_or_none
 from binworks.tensors.card import Card
@@ -194,15 +195,23 @@ class Exports:
         Where they are kept.
     limit : int
         How many one owner may have that are not finished.
+    limits : Limits
+        How many bytes he may have.
     clock : callable
         Seconds since 1970.
     """
 
     def __init__(
-        self, database: Database, *, limit: int = 20, clock: Callable[[], float] = time.time
+        self,
+        database: Database,
+        *,
+        limit: int = 20,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.database = database
         self.limit = limit
+        self.limits = limits or Limits()
         self.clock = clock
 
     # what users do
@@ -215,7 +224,7 @@ class Exports:
         RequestError
             Code ``unknown-job`` if the job was deleted meanwhile.
         ConflictError
-            Code ``too-many-exports``.
+            Code ``too-many-exports`` or ``too-much-stored``.
         """
         now = self.clock()
         with self.database.write() as connection:
@@ -244,6 +253,7 @@ class Exports:
                 where=owner,
                 hint="Wait for one, or delete one.",
             )
+        quotas.check_stored(connection, owner, self.limits, self.clock())
 
     def get(self, job: str, export: str, viewer: str | None = None) -> ExportView:
         """Return an export of a job.
@@ -334,19 +344,32 @@ class Exports:
             connection.execute(update(exports).where(*here).values(**failed))
         return error
 
-    def delete(self, job: str, export: str) -> int:
+    def delete(self, job: str, export: str, viewer: str | None = None) -> int:
         """Take an export away, whatever its state; return its number.
 
         The files of this number and those before, see `attempts`, are the caller's to remove. There may be a later
         one: of whoever asked for the same meanwhile.
 
+        Parameters
+        ----------
+        job, export : str
+            Which.
+        viewer : str or None
+            Who asks: he must have asked for it, or own the job; None may delete everybody's.
+
         Raises
         ------
         RequestError
-            Code ``unknown-export``.
+            As `get` does; code ``not-yours`` if he may only read it.
         """
+        here = (exports.c.id == export, exports.c.job == job)
         with self.database.write() as connection:
-            row = _visible(connection, job, export, None)
+            row = connection.execute(select(exports).where(*here)).one_or_none()
+            if (
+                row is None or row.owner != viewer
+            ):  # it counts as his, even if the job is not shared with him now
+                access.owned(connection, job, viewer)
+                row = _visible(connection, job, export, viewer)
             connection.execute(delete(exports).where(exports.c.id == export))
         return int(row.fence)
 

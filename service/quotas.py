@@ -34,7 +34,7 @@ class Limits:
     queued_units : int or None
         Units of these jobs that are not settled.
     stored_bytes : int or None
-        Of snapshots and partials.
+        Of snapshots, partials and exports.
     cpu_hours : float or None
         In the last 30 days.
     """
@@ -69,12 +69,12 @@ def queued_units(connection: Connection, owner: str, _now: float) -> int:
 
 
 def stored_bytes(connection: Connection, owner: str, _now: float) -> int:
-    """Return the bytes of the published snapshots and exports of his jobs, and of the partials that they filled."""
-    total = 0
+    """Return the bytes of his jobs' published snapshots and the partials they filled, and of exports he asked for."""
+    mine = select(func.sum(exports.c.bytes)).where(exports.c.owner == owner, exports.c.state == "ready")
+    total = connection.execute(mine).scalar_one() or 0
     for table, counted in (
         (generations, generations.c.published),
         (units, (units.c.state == UnitState.DONE) & units.c.reused.is_(False)),
-        (exports, exports.c.bytes.is_not(None)),
     ):
         query = select(func.sum(table.c.bytes)).select_from(table.join(jobs))
         total += connection.execute(query.where(jobs.c.owner == owner, counted)).scalar_one() or 0
@@ -109,6 +109,13 @@ _UNITS = _Kind(
     hint="Wait until some are done, cancel a job, or ask for less data at a time.",
     used=queued_units,
 )
+_BYTES = _Kind(
+    "stored_bytes",
+    code="too-much-stored",
+    what="stored bytes",
+    hint="Delete exports, or jobs whose results you do not need: `binworks delete JOB`.",
+    used=stored_bytes,
+)
 _KINDS = (
     _Kind(
         "active_jobs",
@@ -118,13 +125,7 @@ _KINDS = (
         used=active_jobs,
     ),
     _UNITS,
-    _Kind(
-        "stored_bytes",
-        code="too-much-stored",
-        what="stored bytes",
-        hint="Delete jobs whose results you do not need: `binworks delete JOB`.",
-        used=stored_bytes,
-    ),
+    _BYTES,
     _Kind(
         "cpu_hours",
         code="too-much-cpu",
@@ -155,9 +156,35 @@ def check(connection: Connection, owner: str, limits: Limits, now: float) -> Non
         ``too-many-jobs``, ``too-many-units``, ``too-much-stored`` or ``too-much-cpu``.
     """
     for kind in _KINDS:
-        limit = getattr(limits, kind.name)
-        if limit is not None and (used := kind.used(connection, owner, now)) >= limit:
-            raise _reached(kind, owner, used, limit)
+        _check(kind, connection, owner, limits, now)
+
+
+def check_stored(connection: Connection, owner: str, limits: Limits, now: float) -> None:
+    """Refuse another export to an owner who has as many bytes as he may.
+
+    Parameters
+    ----------
+    connection : Connection
+        Of the transaction that adds it.
+    owner : str
+        Who asks for it.
+    limits : Limits
+        What he may use.
+    now : float
+        Seconds since 1970.
+
+    Raises
+    ------
+    ConflictError
+        ``too-much-stored``.
+    """
+    _check(_BYTES, connection, owner, limits, now)
+
+
+def _check(kind: _Kind, connection: Connection, owner: str, limits: Limits, now: float) -> None:
+    limit = getattr(limits, kind.name)
+    if limit is not None and (used := kind.used(connection, owner, now)) >= limit:
+        raise _reached(kind, owner, used, limit)
 
 
 def check_units(connection: Connection, owner: str, count: int, limits: Limits, now: float) -> None:

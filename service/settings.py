@@ -114,7 +114,7 @@ class Settings(BaseModel):
         description="A file for a fit that nobody reads stays so long; it is made again on demand.",
     )
     max_exports: int = Field(
-        default=20, ge=1, description="Files for fits that are waiting or being made for one owner's jobs."
+        default=20, ge=1, description="Files for fits that are waiting or being made for one owner."
     )
     export_memory: int = Field(
         default=4_000_000_000, ge=500_000_000, description="Bytes of memory that making such a file may take."
@@ -134,7 +134,7 @@ class Settings(BaseModel):
     max_stored_bytes: int | None = Field(
         default=None,
         ge=1,
-        description="Bytes of the snapshots and exports of one owner's jobs and of the partials that they filled.",
+        description="Bytes of one owner's exports, of the snapshots of his jobs and of the partials that they filled.",
     )
     max_cpu_hours: float | None = Field(
         default=None, gt=0, description="Hours that workers spend on one owner's units in 30 days."

@@ -18,7 +18,8 @@ import slow_format
 from hand_made_service import HandMade, filled
 from sqlalchemy import select, update
 
-from binworks.service import exporting, exports, fsck, gc, layout, lease
+from binworks.service import exporting, exports, fsck, gc, layout, lease, quotas
+from binworks.service.access import share, unshare
 from binworks.service.buckets import Bucket
 from binworks.service.database import Database
 from binworks.service.database import exports as table
@@ -342,6 +343,46 @@ def test_an_owner_has_so_many_at_a_time(bench: Bench) -> None:
     rest = bench.exports.list(bench.job, limit=2, cursor=listed.next)
     assert [one.card.inflation for one in (*listed.exports, *rest.exports)] == [3.0, 2.0, 1.0]
     assert rest.next is None
+
+
+def test_the_bytes_of_an_export_are_those_of_who_asked_for_it(bench: Bench) -> None:
+    view, made = ready(bench), bench.made
+    asked = Ask(bench.job, 1, "slow", Card(inflation=2.0), {}, "code")
+
+    def used(owner: str) -> int:
+        with made.database.read() as connection:
+            return quotas.stored_bytes(connection, owner, time.time())
+
+    before = used("alice")
+    with made.database.write() as connection:
+        connection.execute(update(table).where(table.c.id == view.id).values(owner="bob"))
+    assert (used("alice"), used("bob")) == (before - (view.bytes or 0), view.bytes)
+    limits = quotas.Limits(stored_bytes=view.bytes)
+    with pytest.raises(ConflictError) as much:
+        Exports(made.database, limits=limits).ask(asked, "bob")
+    assert much.value.code == "too-much-stored"
+    Exports(made.database, limits=limits).ask(asked, "carol")
+    bench.exports.lost(view.id, bench.row(view).fence)
+    assert used("bob") == 0
+
+
+def test_who_asked_for_an_export_and_who_owns_the_job_may_delete_it(bench: Bench) -> None:
+    share(bench.made.database, bench.job, "bob", "alice")
+    share(bench.made.database, bench.job, "carol", "alice")
+    views = []
+    for inflation in (1.0, 2.0):
+        asked = Ask(bench.job, 1, "slow", Card(inflation=inflation), {}, "code")
+        views.append(bench.exports.ask(asked, "bob")[0].id)
+    for owner, code in (("carol", "not-yours"), ("dan", "unknown-job")):
+        with pytest.raises(RequestError) as error:
+            bench.exports.delete(bench.job, views[0], owner)
+        assert error.value.code == code
+    bench.exports.delete(bench.job, views[0], "alice")
+    unshare(bench.made.database, bench.job, "bob", "alice")
+    bench.exports.delete(bench.job, views[1], "bob")
+    with pytest.raises(RequestError) as error:
+        bench.exports.delete(bench.job, views[1], "alice")
+    assert error.value.code == "unknown-export"
 
 
 def ready(bench: Bench, **card: object) -> ExportView:
