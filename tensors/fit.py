@@ -173,8 +173,8 @@ def fit_mass(
 def fit_linear(fit: FitInput) -> FitResult:
     """Fit the parameter of interest of what the export formats write; the result's bins are flat, channel by channel.
 
-    All other parameters act linearly, each by half the difference of its templates; so what other programs find for
-    the same input can be compared with this.
+    All other parameters act linearly, with the slope that a log-normal one has at 0: half the difference of the
+    logarithms of its templates. So what other programs find for the same input can be compared with this.
 
     Raises
     ------

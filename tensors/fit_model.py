@@ -180,7 +180,7 @@ def _channel_model(channel: FitChannel, parameters: int, interest: int) -> tuple
             mine = nominal[where]
             down = -effect.up if effect.down is None else effect.down
             rows = np.arange(bins)[where]
-            shifts[effect.parameters[:, np.newaxis], rows] += mine * (np.exp(effect.up) - np.exp(down)) / 2
+            shifts[effect.parameters[:, np.newaxis], rows] += mine * (effect.up - down) / 2
             if interest in effect.parameters:
                 varied = nominal.copy() * np.ones_like(templates)
                 row = int(np.flatnonzero(effect.parameters == interest)[0])

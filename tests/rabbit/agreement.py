@@ -2,11 +2,9 @@
 
 Both are given the same numbers. They differ in three ways:
 
-- rabbit multiplies exponentials, exp(theta ln(up / nominal)); ours adds half the difference of up and down. So
-  uncertainties are compared about the nominal prediction (the Asimov data set), where nothing is pulled, and ours gets
-  effects whose half difference is the slope of the exponential there. Without that they differ where an effect is
-  large: with few events left for the nonprompt estimate, a shape moves by a factor of 4 at +1. The shifted pseudo-data
-  serve to get the mass back.
+- rabbit multiplies exponentials, exp(theta ln(up / nominal)); ours adds their slope at 0. So uncertainties are compared
+  about the nominal prediction (the Asimov data set), where nothing is pulled. The shifted pseudo-data serve to get the
+  mass back.
 - rabbit's likelihood is Poisson, with a gamma-distributed factor a bin for the simulation's statistics; ours is
   Gaussian with the same two variances. About its minimum the one has the curvature of the other.
 - "Traditional" impacts ask how far the mass moves with the uncertainty that a group has *after* the fit, "global" ones
@@ -21,13 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from binworks.tensors.fit import FitResult
-from binworks.tensors.fitinput import Effect, FitChannel, FitInput
+from binworks.tensors.fitinput import FitInput
 from rabbit.fitter import Fitted
 
 STEP_MEV = 10.0
@@ -60,22 +56,9 @@ class Check:
 
 
 def asimov(fit: FitInput) -> FitInput:
-    """Return the fit with its expectation in the place of data, and effects of the slope that rabbit's have there."""
-    channels = []
-    for channel in fit.channels:
-        effects = partial(_slopes, channel, np.array([parameter.interest for parameter in fit.parameters]))
-        channels.append(replace(channel, data=channel.nominal.sum(axis=0), effects=effects))
-    return replace(fit, channels=tuple(channels))
-
-
-def _slopes(channel: FitChannel, interest: NDArray[np.bool_], process: int) -> Iterator[Effect]:
-    """Give effects that half the difference of the templates turns into that of the logarithms."""
-    for effect in channel.effects(process):
-        down = -effect.up if effect.down is None else effect.down
-        linear = np.arcsinh((effect.up - down) / 2)
-        # the mass has its spline, and so the right slope
-        kept = interest[effect.parameters][:, np.newaxis]
-        yield replace(effect, up=np.where(kept, effect.up, linear), down=np.where(kept, down, -linear))
+    """Return the fit with its expectation in the place of data."""
+    channels = tuple(replace(channel, data=channel.nominal.sum(axis=0)) for channel in fit.channels)
+    return replace(fit, channels=channels)
 
 
 def of_mass(found: Fitted, ours: FitResult, injected: float) -> Iterator[Check]:
