@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -21,6 +21,7 @@ from binworks.api import (
     page_preview,
     page_snippets,
     page_static,
+    sessions,
     snapshots,
 )
 from binworks.api.auth import Reader, Submitter, User
@@ -161,8 +162,8 @@ def retry(job: JobId, context: Ctx, user: Submitter) -> Response:
 @router.post("/jobs/{job}/exports")
 async def export(job: JobId, context: Ctx, user: Reader, request: Request, response: Response) -> Response:
     """Ask for a file for a fit with the usual card, and go back to the job's page."""
-    fields = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=10)
-    asked = ExportRequest.model_validate({"format": fields.get("format", [""])[0]})
+    given = await sessions.fields(request)
+    asked = ExportRequest(format=given.get("format", ""))
     await run_in_threadpool(exports.ask, job, asked, context, user, response)
     return _to(f"/jobs/{job}#exports")
 

@@ -23,6 +23,7 @@ from binworks.service.tokens import PREFIXES, Bearer
 
 SESSION_SECONDS = 12 * 3600
 LONGEST_FORM = 16_384
+MOST_FIELDS = 10
 LONGEST_PATH = 2000
 HOME = "/"
 NOT_STORED = {"Cache-Control": "no-store"}
@@ -45,9 +46,9 @@ async def login(request: Request, context: Ctx) -> Response:
         again = math.ceil(wait)
         message = f"Too many wrong tokens came from here. Try again in {again} s."
         return _form(message, HOME, HTTPStatus.TOO_MANY_REQUESTS, {"Retry-After": str(again)})
-    fields = await _fields(request)
-    to = inside(fields.get("next", HOME))
-    bearer = await _bearer(context, fields.get("token", "").strip())
+    given = await fields(request)
+    to = inside(given.get("next", HOME))
+    bearer = await _bearer(context, given.get("token", "").strip())
     if bearer is None:
         context.bearers.wrong_logins.take(where)
         return _form("This token is not known here, or has expired.", to, HTTPStatus.UNAUTHORIZED)
@@ -88,6 +89,24 @@ def inside(path: str) -> str:
     return HOME if elsewhere or len(path) > LONGEST_PATH or not path.isprintable() else path
 
 
+async def fields(request: Request) -> dict[str, str]:
+    """Return the fields of a form that was sent; the first of each name.
+
+    Raises
+    ------
+    ForbiddenError
+        Code ``bad-form``.
+    """
+    body = await request.body()
+    if len(body) > LONGEST_FORM:
+        raise ForbiddenError("The form is too large.", code="bad-form")
+    try:
+        found = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MOST_FIELDS)
+    except ValueError:
+        raise ForbiddenError(f"The form has more than {MOST_FIELDS} fields.", code="bad-form") from None
+    return {name: values[0] for name, values in found.items()}
+
+
 async def _bearer(context: Ctx, token: str) -> Bearer | None:
     if not token or token.startswith(PREFIXES["session"]) or not token.isascii():
         return None
@@ -95,14 +114,6 @@ async def _bearer(context: Ctx, token: str) -> Bearer | None:
         return await context.bearers.find(token)
     except UnauthorizedError:
         return None
-
-
-async def _fields(request: Request) -> dict[str, str]:
-    body = await request.body()
-    if len(body) > LONGEST_FORM:
-        raise ForbiddenError("The form is too large.", code="bad-form")
-    found = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=10)
-    return {name: values[0] for name, values in found.items()}
 
 
 def _form(

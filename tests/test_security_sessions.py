@@ -63,6 +63,27 @@ def test_a_wrong_token_opens_nothing_and_is_not_shown(served: Served, form: str)
     assert "bw_wrong" not in answer.text
 
 
+MANY = "&".join(f"f{number}=1" for number in range(50))
+
+
+@pytest.mark.parametrize(
+    ("path", "form", "code"),
+    [
+        ("/login", MANY, "bad-form"),
+        ("/jobs/{}/exports", MANY, "bad-form"),
+        ("/jobs/{}/exports", "format=" + "x" * 20_000, "bad-form"),
+        ("/jobs/{}/exports", "format=nothing", "unknown-format"),
+    ],
+)
+def test_a_form_that_no_page_of_ours_sends_is_refused(
+    served: Served, path: str, form: str, code: str
+) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded", **served.headers()}
+    answer = httpx.post(served.url + path.format(served.job), content=form, headers=headers)
+    assert answer.status_code in (403, 422)
+    assert answer.json()["code"] == code
+
+
 def test_a_session_is_no_token_and_a_token_no_session(served: Served) -> None:
     secret = session(served)
     answer = httpx.get(f"{served.url}/v1/jobs", headers={"Authorization": f"Bearer {secret}"})
