@@ -20,7 +20,7 @@ JOB: dict[str, Any] = {
     "luminosity": 16_800.0,
     "datasets": [],
 }
-EXPORT: dict[str, Any] = {
+EXPORT_ITEM: dict[str, Any] = {
     "id": "5f0c9a0b7d1e4c2f8a6b3d90",
     "job": "7hq2mkc3xv",
     "generation": 3,
@@ -30,6 +30,9 @@ EXPORT: dict[str, Any] = {
     "progress": 0.0,
     "file_name": "7hq2mkc3xv-3-rabbit.hdf5",
     "media_type": "application/x-hdf5",
+}
+EXPORT: dict[str, Any] = {
+    **EXPORT_ITEM,
     "card": {"channels": [{"name": "signal"}], "data": "observed"},
 }
 EXPORT_READY: dict[str, Any] = {
@@ -134,7 +137,8 @@ BY_SCHEMA: dict[str, Any] = {
     "CatalogueView": {"luminosity": 16_800.0, "datasets": [_DATASET]},
     "CorrectionSets": [_CORRECTIONS],
     "Expansions": [_EXPANSION],
-    "ExportPage": {"exports": [EXPORT], "next": None},
+    "ExportItem": EXPORT_ITEM,
+    "ExportPage": {"exports": [EXPORT_ITEM], "next": None},
     "ExportRequest": {"format": "rabbit"},
     "ExportView": EXPORT,
     "JobPage": {"jobs": [JOB], "next": None},

@@ -44,6 +44,8 @@ POLL_SECONDS = 0.3
 WATCH_SECONDS = 1.0
 BEAT_SECONDS = 5.0
 PIN_SECONDS = 60.0
+LONGEST_SECONDS = 1800.0
+"""What takes longer is given up: others wait."""
 READ, WRITTEN = 0.3, 0.97
 """Progress when all sums are read, and when the file is written."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -63,6 +65,7 @@ class Work:
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
         self.lost = False
+        self.begun = time.monotonic()
         self._progress = 0.0
 
     @property
@@ -135,7 +138,7 @@ class Exporter:
     # one export
 
     def _make(self, work: Work) -> None:
-        claim, begun = work.claim, time.monotonic()
+        claim = work.claim
         about = {"job": claim.job}
         try:
             nbytes = self._write(work)
@@ -147,7 +150,7 @@ class Exporter:
             with suppress(ClaimLostError, OperationalError):
                 self.exports.fail(claim, told, again=isinstance(told, TransientError))
         else:
-            seconds = time.monotonic() - begun
+            seconds = time.monotonic() - work.begun
             log.info(
                 "export %s (%s) has %d bytes after %.1f s",
                 claim.id,
@@ -220,6 +223,7 @@ class Exporter:
                 self._end()
             now = time.monotonic()
             with suppress(OperationalError, BinworksError):
+                self._limit(now)
                 if now - beaten > BEAT_SECONDS:
                     beaten = now
                     self._beat()
@@ -234,6 +238,19 @@ class Exporter:
                 self.exports.beat(work.claim, work.progress)
             except ClaimLostError:
                 work.lost = True
+
+    def _limit(self, now: float) -> None:
+        """Give up what takes too long, and end: no library can be stopped otherwise."""
+        work = self._work
+        if work is None or work.lost or now - work.begun < LONGEST_SECONDS:
+            return
+        message = f"The file was not ready after {LONGEST_SECONDS:.0f} s."
+        hint = "Ask for fewer channels, bins or systematics."
+        error = RequestError(message, code="export-too-long", where=work.claim.format, hint=hint)
+        log.warning("export %s is given up: %s", work.claim.id, message, extra={"job": work.claim.job})
+        with suppress(ClaimLostError):
+            self.exports.fail(work.claim, error, again=False)
+        self._end()
 
     def _pin(self) -> None:
         for job, n in self.exports.unfinished():

@@ -36,6 +36,8 @@ STALE_SECONDS = 60.0
 MOST_CRASHES = 3
 MOST_FAILURES = 3
 BACKOFF_SECONDS = 2.0
+FAIR_SECONDS = 3600.0
+"""Who had others made in this time lets those go first who had fewer."""
 READ_SECONDS = 3600.0
 """That an export was read is written down this often."""
 _UNFINISHED = ("queued", "running")
@@ -92,8 +94,8 @@ class ExportRequest(BaseModel):
         return name
 
 
-class ExportView(BaseModel):
-    """An export as users see it."""
+class ExportItem(BaseModel):
+    """An export as it is listed."""
 
     id: str
     job: str
@@ -109,13 +111,18 @@ class ExportView(BaseModel):
     file_name: str = Field(description="What a downloaded file may be called.")
     media_type: str
     error: Problem | None = Field(default=None, description="Why it failed; ask again to try again.")
-    card: Card
+
+
+class ExportView(ExportItem):
+    """An export as users see it."""
+
+    card: dict[str, Any] = Field(description="What was asked for, spelt out.")
 
 
 class ExportPage(BaseModel):
     """Some exports of a job, newest first, and where the next ones start."""
 
-    exports: list[ExportView]
+    exports: list[ExportItem]
     next: str | None = Field(default=None, description="Cursor of the next page; none: this is the last.")
 
 
@@ -315,7 +322,8 @@ class Exports:
         RequestError
             Code ``unknown-job`` or ``bad-cursor``.
         """
-        query = select(exports).where(exports.c.job == job)
+        columns = [column for column in exports.c if column is not exports.c.card]
+        query = select(*columns).where(exports.c.job == job)
         query = query.order_by(exports.c.created.desc(), exports.c.id.desc())
         with self.database.read() as connection:
             access.row(connection, job, viewer)
@@ -330,7 +338,7 @@ class Exports:
             sight = _Sight(connection, viewer)
             seen = (row for row in connection.execute(query).all() if sight.of(row.sources))
             rows = list(islice(seen, limit + 1))
-        page = [view(row) for row in rows[:limit]]
+        page = [ExportItem(**_facts(row)) for row in rows[:limit]]
         return ExportPage(exports=page, next=page[-1].id if len(rows) > limit else None)
 
     def lost(self, export: str, fence: int) -> ConflictError:
@@ -385,9 +393,11 @@ class Exports:
             return any(self._is_abandoned(row, now) for row in _running(connection))
 
     def claim(self, holder: str) -> Claim | None:
-        """Take the export that waits longest; None if none waits.
+        """Take an export; None if none waits.
 
-        What others left when they died waits again first; after the third time it has failed.
+        Of those who wait, it is the turn of who has the fewest that are made or were begun in the last hour, and of
+        his exports of the one that was asked for first. What others left when they died waits again; after the third
+        time it has failed. So has one whose card cannot be read by this version.
 
         Parameters
         ----------
@@ -399,28 +409,26 @@ class Exports:
             for row in _running(connection):
                 if row.holder == holder or self._is_abandoned(row, now):
                     connection.execute(update(exports).where(exports.c.id == row.id).values(_again(row, now)))
-            queued = (exports.c.state == ExportState.QUEUED, exports.c.not_before <= now)
-            query = select(exports).where(*queued).order_by(exports.c.created, exports.c.id).limit(1)
-            first = connection.execute(query).one_or_none()
-            if first is None:
-                return None
-            taken = {"state": ExportState.RUNNING, "started": now, "beat": now, "holder": holder}
-            connection.execute(
-                update(exports)
-                .where(exports.c.id == first.id)
-                .values(**taken, fence=first.fence + 1, progress=0.0)
-            )
-        card = Card.model_validate(first.card)
-        return Claim(
-            id=first.id,
-            job=first.job,
-            n=first.n,
-            format=first.format,
-            card=card,
-            sources=first.sources,
-            fence=first.fence + 1,
-            holder=holder,
-        )
+            while (first := _next(connection, now)) is not None:
+                here = update(exports).where(exports.c.id == first.id)
+                try:
+                    card = Card.read(first.card)
+                except RequestError as error:
+                    connection.execute(here.values(_failed(Problem.of(error), now)))
+                    continue
+                taken = {"state": ExportState.RUNNING, "started": now, "beat": now, "holder": holder}
+                connection.execute(here.values(**taken, fence=first.fence + 1, progress=0.0))
+                return Claim(
+                    id=first.id,
+                    job=first.job,
+                    n=first.n,
+                    format=first.format,
+                    card=card,
+                    sources=first.sources,
+                    fence=first.fence + 1,
+                    holder=holder,
+                )
+        return None
 
     def beat(self, claim: Claim, progress: float) -> None:
         """Say that it goes on.
@@ -493,25 +501,29 @@ class Exports:
 
 def view(row: Row[Any]) -> ExportView:
     """Return an export as users see it."""
+    return ExportView(**_facts(row), card=row.card)
+
+
+def _facts(row: Row[Any]) -> dict[str, Any]:
+    """Return what a list says of an export."""
     suffix, media_type = file_kind(row.format)
     ready = row.state == ExportState.READY
-    return ExportView(
-        id=row.id,
-        job=row.job,
-        generation=row.n,
-        format=row.format,
-        state=ExportState(row.state),
-        created=when(row.created),
-        started=when_or_none(row.started),
-        finished=when_or_none(row.finished),
-        progress=row.progress,
-        bytes=row.bytes if ready else None,
-        sha256=row.sha256 if ready else None,
-        file_name=f"{row.job}-{row.n}-{row.format}{suffix}",
-        media_type=media_type,
-        error=None if row.error is None else Problem.model_validate(row.error),
-        card=Card.model_validate(row.card),
-    )
+    return {
+        "id": row.id,
+        "job": row.job,
+        "generation": row.n,
+        "format": row.format,
+        "state": ExportState(row.state),
+        "created": when(row.created),
+        "started": when_or_none(row.started),
+        "finished": when_or_none(row.finished),
+        "progress": row.progress,
+        "bytes": row.bytes if ready else None,
+        "sha256": row.sha256 if ready else None,
+        "file_name": f"{row.job}-{row.n}-{row.format}{suffix}",
+        "media_type": media_type,
+        "error": None if row.error is None else Problem.model_validate(row.error),
+    }
 
 
 def attempts(store: Store, job: str, export: str, fence: int) -> list[str]:
@@ -522,7 +534,9 @@ def attempts(store: Store, job: str, export: str, fence: int) -> list[str]:
 
 
 def file_kind(name: str) -> tuple[str, str]:
-    """Return suffix and media type of the files of a format."""
+    """Return suffix and media type of the files of a format, also of one that an older version wrote."""
+    if name not in FORMATS:
+        return "", "application/octet-stream"
     found = module(name)
     return str(found.SUFFIX), str(found.MEDIA_TYPE)
 
@@ -579,8 +593,23 @@ def _again(row: Row[Any], now: float) -> dict[str, Any]:
         where=row.id,
         hint="Was it short of memory? See exporting.log and the setting export_memory.",
     )
-    failed = {"state": ExportState.FAILED, "finished": now, "error": problem.model_dump(mode="json")}
-    return {**failed, "crashes": crashes, "holder": None}
+    return {**_failed(problem, now), "crashes": crashes}
+
+
+def _failed(problem: Problem, now: float) -> dict[str, Any]:
+    error = problem.model_dump(mode="json")
+    return {"state": ExportState.FAILED, "finished": now, "error": error, "holder": None}
+
+
+def _next(connection: Connection, now: float) -> Row[Any] | None:
+    """Return the export whose turn it is."""
+    lately = or_(exports.c.state == ExportState.RUNNING, exports.c.started > now - FAIR_SECONDS)
+    begun = select(exports.c.owner, func.count().label("exports")).where(lately)
+    counts = begun.group_by(exports.c.owner).subquery()
+    query = select(exports).select_from(exports.outerjoin(counts, counts.c.owner == exports.c.owner))
+    query = query.where(exports.c.state == ExportState.QUEUED, exports.c.not_before <= now)
+    turn = (func.coalesce(counts.c.exports, 0), exports.c.created, exports.c.id)
+    return connection.execute(query.order_by(*turn).limit(1)).one_or_none()
 
 
 def _held(connection: Connection, claim: Claim) -> Row[Any]:

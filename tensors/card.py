@@ -51,9 +51,13 @@ class Channel(_Part):
         description="By axis: a bin number (the axis disappears) or [first, stop) (it is cut). Numbers count a flow "
         "bin below where the axis has one. Default: the signal region, mt 2 and relIso 0, where these axes are.",
     )
-    datasets: tuple[str, ...] | None = Field(default=None, description="Default: all of the job.")
+    datasets: tuple[str, ...] | None = Field(
+        default=None, max_length=1000, description="Default: all of the job."
+    )
     mask: tuple[Bin, ...] = Field(
-        default=(), description="Flat numbers of bins, after the selection and in C order, that are left out."
+        default=(),
+        max_length=100_000,
+        description="Flat numbers of bins, after the selection and in C order, that are left out.",
     )
 
     @model_validator(mode="after")
@@ -119,13 +123,17 @@ class Card(_Part):
 
     channels: tuple[Channel, ...] = Field(default=(Channel(),), min_length=1, max_length=100)
     processes: dict[Name, tuple[str, ...]] | None = Field(
-        default=None, description="Simulated data sets by process; default: the data sets' groups."
+        default=None,
+        max_length=1000,
+        description="Simulated data sets by process; default: the data sets' groups.",
     )
     systematics: tuple[Name, ...] | None = Field(default=None, description="Variation groups; default: all.")
-    norms: tuple[Norm, ...] = ()
-    rules: tuple[Rule, ...] = ()
+    norms: tuple[Norm, ...] = Field(default=(), max_length=1000)
+    rules: tuple[Rule, ...] = Field(default=(), max_length=1000)
     floating: tuple[Name, ...] = Field(
-        default=(), description="Processes whose size is free: a parameter norm_<process>, 1 % at +1."
+        default=(),
+        max_length=1000,
+        description="Processes whose size is free: a parameter norm_<process>, 1 % at +1.",
     )
     data: Annotated[str, Field(min_length=1, max_length=200)] = Field(
         default="observed",

@@ -16,7 +16,7 @@ from binworks.tensors.fitinput import FitInput
 
 SUFFIX = ".slow"
 MEDIA_TYPE = "text/plain"
-WHERE = "SLOW_FORMAT"
+WHERE, LONGEST = "SLOW_FORMAT", "SLOW_FORMAT_LONGEST"
 HALF, GO = "half", "go"
 
 
@@ -49,4 +49,5 @@ def register() -> None:
 if __name__ == "__main__":
     sys.modules["slow_format"] = sys.modules["__main__"]
     register()
+    exporting.LONGEST_SECONDS = float(os.environ.get(LONGEST, exporting.LONGEST_SECONDS))
     exporting.main()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import slow_format
@@ -341,8 +342,73 @@ def test_an_owner_has_so_many_at_a_time(bench: Bench) -> None:
     assert many.value.code == "too-many-exports"
     listed = bench.exports.list(bench.job, limit=2)
     rest = bench.exports.list(bench.job, limit=2, cursor=listed.next)
-    assert [one.card.inflation for one in (*listed.exports, *rest.exports)] == [3.0, 2.0, 1.0]
+    asked = [bench.exports.get(bench.job, one.id) for one in (*listed.exports, *rest.exports)]
+    assert [one.card["inflation"] for one in asked] == [3.0, 2.0, 1.0]
     assert rest.next is None
+
+
+def test_it_is_the_turn_of_who_had_fewest_made(bench: Bench) -> None:
+    now = [time.time()]
+    kept = Exports(bench.made.database, clock=lambda: now[0])
+    for owner, inflations in (("alice", (1.0, 2.0, 3.0)), ("bob", (4.0, 5.0)), ("carol", (6.0,))):
+        for inflation in inflations:
+            kept.ask(Ask(bench.job, 1, "slow", Card(inflation=inflation), {}, "code"), owner)
+            now[0] += 1
+    turns = []
+    for maker in range(6):
+        claim = kept.claim(f"elsewhere:{maker}")
+        assert claim is not None
+        turns.append(claim.card.inflation)
+        kept.finish(claim, 1, "0" * 64)
+    assert turns == [1.0, 4.0, 6.0, 2.0, 5.0, 3.0]
+
+
+def test_what_takes_too_long_has_failed_and_the_next_is_made(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = bench.ask()
+    monkeypatch.setenv(slow_format.LONGEST, "1")
+    process = bench.start()
+    assert process.wait(60) == 0
+    failed = bench.get(view)
+    assert failed.error is not None
+    assert (failed.state, failed.error.code) == ("failed", "export-too-long")
+    assert (bench.row(view).crashes, bench.files(), bench.drafts()) == (0, [], [])
+    bench.go()
+    other = bench.ask(inflation=2.0)
+    bench.start()
+    assert bench.finished(other).state == "ready"
+
+
+@pytest.mark.parametrize(
+    "many",
+    [
+        {"rules": [{"match": "x"}] * 1001},
+        {"norms": [{"name": f"n{i}", "processes": ["*"], "size": 1.1} for i in range(1001)]},
+        {"processes": {f"p{i}": ["Wplusmunu"] for i in range(1001)}},
+        {"floating": [f"p{i}" for i in range(1001)]},
+        {"channels": [{"mask": list(range(100_001))}]},
+    ],
+)
+def test_a_card_has_its_limits(many: dict[str, Any]) -> None:
+    with pytest.raises(RequestError) as error:
+        Card.read(many)
+    assert error.value.code == "bad-card"
+
+
+def test_a_card_that_no_longer_fits_is_shown_and_fails_without_harm_to_others(bench: Bench) -> None:
+    old, other = bench.ask(), bench.ask(inflation=2.0)
+    stored = {"channels": [], "colour": "blue"}
+    with bench.made.database.write() as connection:
+        connection.execute(update(table).where(table.c.id == old.id).values(card=stored, format="older"))
+    assert bench.get(old).card == stored
+    assert [one.id for one in bench.exports.list(bench.job).exports] == [other.id, old.id]
+    claim = bench.exports.claim(lease.identity())
+    assert claim is not None
+    assert claim.id == other.id
+    failed = bench.get(old)
+    assert failed.error is not None
+    assert (failed.state, failed.error.code) == ("failed", "bad-card")
 
 
 def test_the_bytes_of_an_export_are_those_of_who_asked_for_it(bench: Bench) -> None:
