@@ -316,6 +316,11 @@ def test_an_error_page_says_what_the_problem_document_says(served: Served, site:
         assert (problem["hint"] or "") in shown
 
 
+def test_a_list_that_cannot_be_shown_is_not_followed(site: httpx.Client) -> None:
+    answer = site.get("/live?cursor=zz", headers={"Accept": "*/*"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "bad-cursor")
+
+
 def test_programs_get_problem_documents(served: Served) -> None:
     with served.http() as http:
         for accept in ("*/*", "application/json"):
