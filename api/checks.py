@@ -5,6 +5,7 @@ Anybody may ask, so that no answer names a folder, an address or a person.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import socket
 import threading
@@ -32,6 +33,8 @@ BAD_SECONDS = 0.25
 CONNECT_SECONDS = 1.0
 MOST_FREE, PART_FREE = 64 << 20, 0.01
 """A disk is full below so many bytes; a small one, below this part of it."""
+
+log = logging.getLogger(__name__)
 
 Name = Literal["database", "store", "space", "scheduler", "driver"]
 NAMES: tuple[Name, ...] = get_args(Name)
@@ -91,8 +94,8 @@ class Checks:
             with self._database.read() as connection:
                 query = select(leases.c.expires).where(leases.c.name == lease.NAME)
                 expires: float = connection.execute(query).scalar() or 0.0
-        except OperationalError:
-            raise _no_database() from None
+        except OperationalError as error:
+            raise _no_database() from error
         return expires - time.time()
 
     def space(self) -> dict[str, Space]:
@@ -104,9 +107,12 @@ class Checks:
 
     def _ask(self, name: Name) -> BinworksError | None:
         with self._locks[name]:  # many who ask at once look once
-            until, error = self._known.get(name, (0.0, None))
+            until, before = self._known.get(name, (0.0, None))
+            error = before
             if time.monotonic() >= until:
                 error = self._look(name)
+                if error is not None and before is None:
+                    log.warning("%s: %s", error.message, error.__cause__ or error.hint)
                 self._known[name] = (time.monotonic() + (BAD_SECONDS if error else GOOD_SECONDS), error)
         return error
 
@@ -123,8 +129,12 @@ class Checks:
     def _look_at_store(self) -> None:
         try:
             self._store.probe()
-        except BinworksError as error:
-            raise TransientError(error.message, code="no-store", hint=error.hint) from None
+        except BinworksError as error:  # it may name a bucket or a folder
+            raise TransientError(
+                "The store does not take what is written.",
+                code="no-store",
+                hint="The service's log says why.",
+            ) from error
 
     def _look_at_space(self) -> None:
         for name, space in self.space().items():
@@ -141,10 +151,10 @@ class Checks:
             socket.create_connection((address.hostname or "", address.port or 8786), CONNECT_SECONDS).close()
         except OSError as error:
             raise TransientError(
-                f"The scheduler does not answer: {error.strerror or 'no answer in time'}.",
+                "The scheduler does not answer.",
                 code="no-scheduler",
                 hint="Jobs go on when it is there again.",
-            ) from None
+            ) from error
 
     def _look_at_driver(self) -> None:
         if self.lease_seconds() <= 0:
@@ -157,9 +167,7 @@ def _space(path: Path) -> Space:
     try:
         usage = shutil.disk_usage(path)
     except OSError as error:
-        raise TransientError(
-            f"The disk cannot be asked: {error.strerror}.", code="store-read-failed"
-        ) from None
+        raise TransientError("The disk cannot be asked.", code="store-read-failed") from error
     return Space(usage.free, usage.total)
 
 

@@ -264,10 +264,23 @@ def test_a_small_disk_may_have_less_room_than_a_large_one(free: int, total: int,
     assert Space(free, total).full == full
 
 
-def test_a_store_that_takes_nothing_is_red(made: HandMade, http: Http) -> None:
+def test_a_store_that_takes_nothing_is_red_and_why_stands_in_the_log_alone(
+    made: HandMade, http: Http, caplog: pytest.LogCaptureFixture
+) -> None:
     tmp = made.settings.home / "store" / "tmp"
     tmp.rename(tmp.with_name("elsewhere"))
-    assert http.get("/readyz?only=store").json()["code"] == "no-store"
+    with caplog.at_level("WARNING"):
+        answered = [http.get("/readyz") for _ in range(3)]
+    assert answered[0].json()["checks"]["store"] == "no-store"
+    assert answered[0].text == answered[2].text
+    (told,) = (
+        each.getMessage()
+        for each in caplog.records
+        if each.name == "binworks.api.checks" and "store" in each.getMessage()
+    )
+    reason = told.partition(": ")[2]
+    assert reason
+    assert reason not in answered[0].text
 
 
 def test_a_database_that_is_gone_is_red(made: HandMade, http: Http) -> None:
