@@ -39,6 +39,8 @@ KEPT_SECONDS = 30 * DAY_SECONDS
 ID_LENGTH = 12
 MOST = 1000
 """Tokens and sessions of one owner that were made with tokens."""
+MOST_SESSIONS = 20
+"""Of these, sessions that were opened with one token; who opens more ends the oldest."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ def create(
     token = PREFIXES[kind] + secrets.token_urlsafe(32)
     with database.write() as connection:
         connection.execute(delete(tokens).where(tokens.c.expires < now - KEPT_SECONDS))
+        if kind == "session":
+            _make_room(connection, owner, parent)
         if parent is not None:
             _check_number(connection, owner, now)
         connection.execute(
@@ -195,6 +199,15 @@ def _check_number(connection: Connection, owner: str, now: float) -> None:
             where=owner,
             hint="Revoke those that nobody needs.",
         )
+
+
+def _make_room(connection: Connection, owner: str, parent: Bearer | None) -> None:
+    """End the oldest sessions that were opened with the same token, or with those of the same owner's issuer."""
+    opened_with = tokens.c.parent == parent.hash if parent and parent.hash else tokens.c.parent.is_(None)
+    query = select(tokens.c.hash).where(tokens.c.kind == "session", tokens.c.owner == owner, opened_with)
+    newest_first = query.order_by(tokens.c.created.desc(), tokens.c.hash).offset(MOST_SESSIONS - 1)
+    for oldest in connection.execute(newest_first).scalars().all():
+        _remove(connection, oldest)
 
 
 def _remove(connection: Connection, first: str) -> None:

@@ -179,6 +179,26 @@ def test_an_owner_cannot_fill_the_table(served: Served, monkeypatch: pytest.Monk
     assert error.value.code == "too-many-tokens"
 
 
+@pytest.mark.parametrize("known", ["h", ""])
+def test_sessions_of_one_token_end_the_oldest_and_leave_room_for_others(
+    served: Served, monkeypatch: pytest.MonkeyPatch, known: str
+) -> None:
+    monkeypatch.setattr(tokens, "MOST", 30)
+    database, owner, now = served.made.database, f"greta{known}", time.time()
+    parent = Bearer(owner, frozenset({"read"}), now + 100, known)
+    other = Bearer(owner, frozenset({"read"}), now + 100, "other")
+
+    def opened(made_with: Bearer, second: float) -> str:
+        return tokens.create(database, owner, ["read"], now=now + second, kind="session", parent=made_with)
+
+    first = opened(other, 0.0)
+    sessions = [opened(parent, 0.1 * number) for number in range(50)]
+    found = [tokens.check(database, session, now=now + 10) is not None for session in sessions]
+    assert found == [False] * 30 + [True] * 20
+    assert tokens.check(database, first, now=now + 10)
+    assert tokens.create(database, owner, ["read"], now=now, parent=other)
+
+
 @pytest.mark.parametrize(
     "given", ["", "Bearer", "Bearer\tx", "Basic abc", "bearer x y", "Bearer \xe9", "Token bw_x"]
 )
