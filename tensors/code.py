@@ -15,6 +15,8 @@ IDLE = (
     "tensors/card.py",
     "tensors/export/",
     "tensors/fit",
+    "tensors/incomplete.py",
+    "tensors/markup.py",
     "tensors/nonprompt.py",
     "tensors/select.py",
     "tensors/smoothing.py",

@@ -13,7 +13,7 @@ import numpy as np
 from binworks.tensors.card import Card, Channel, Nonprompt, Norm
 from binworks.tensors.errors import RequestError, unknown_name
 from binworks.tensors.expansion import Expansion, Int64, used_templates
-from binworks.tensors.fitinput import Effect, FitChannel, FitInput, Parameter
+from binworks.tensors.fitinput import Effect, FitChannel, FitInput, Parameter, check
 from binworks.tensors.histogram import Float64, Histogram
 from binworks.tensors.nonprompt import NAME, Estimate
 from binworks.tensors.source import NOMINAL, Source, check_complete, read_prompt, read_tensor, selection
@@ -330,7 +330,9 @@ def _combine(card: Card, parts: Sequence[_Part], metadata: Mapping[str, Any]) ->
     channels = tuple(_channel(card, part, systematics) for part in parts)
     clipped = sum(int((process.nominal < 0).sum()) for part in parts for process in part.processes)
     facts = {**metadata, "clipped_cells": clipped}
-    return FitInput(channels, systematics.parameters, systematics.symmetric, facts)
+    fit = FitInput(channels, systematics.parameters, systematics.symmetric, facts)
+    check(fit)
+    return fit
 
 
 def _channel(card: Card, part: _Part, systematics: _Systematics) -> FitChannel:
@@ -343,14 +345,6 @@ def _channel(card: Card, part: _Part, systematics: _Systematics) -> FitChannel:
             message = f"Bin {number} cannot be masked: channel {part.channel.name!r} has {used.size}."
             raise RequestError(message, code="unknown-bin", where="card.channels.mask")
         used[number] = False
-    empty = np.flatnonzero(used & (nominal.sum(axis=0) <= 0) & (data != 0))
-    if len(empty):
-        raise RequestError(
-            f"Channel {part.channel.name!r} has {data[empty[0]]:g} events in bin {empty[0]}, where none are expected "
-            f"({len(empty)} such bins).",
-            code="empty-bin",
-            hint="Mask them, or simulate more events.",
-        )
     return FitChannel(
         name=part.channel.name,
         axes=part.tensor.axes,

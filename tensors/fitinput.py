@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from binworks.tensors.errors import RequestError
 from binworks.tensors.expansion import Int64
 from binworks.tensors.histogram import Float64
+from binworks.tensors.incomplete import mark
+from binworks.tensors.markup import table
 
 LOWEST = float(np.log(1e-3))
 """Stands for the logarithm of a template that is not positive."""
@@ -113,6 +116,12 @@ class FitInput:
     symmetric: bool
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+    def _repr_html_(self) -> str:
+        bins = ", ".join(f"{channel.name}: {channel.used.sum():,} bins" for channel in self.channels)
+        title = f"{bins}; {len(self.processes)} processes; {len(self.parameters):,} parameters"
+        rows = [(group, f"{len(names):,}") for group, names in self.groups.items()]
+        return table([title, mark(self.metadata)], [("group", "parameters"), *rows])
+
     @property
     def processes(self) -> tuple[str, ...]:
         """Names of the processes of all channels, each once, in the order of the channels."""
@@ -126,3 +135,33 @@ class FitInput:
             for group in parameter.groups:
                 found.setdefault(group, []).append(parameter.name)
         return {group: tuple(names) for group, names in found.items()}
+
+
+def check(fit: FitInput) -> None:
+    """Refuse what no likelihood can take.
+
+    Raises
+    ------
+    RequestError
+        ``bad-card`` without any bin or parameter; ``bad-data`` if a bin of the data is negative or not finite;
+        ``empty-bin`` if events are observed where none are expected.
+    """
+    bins = sum(int(channel.used.sum()) for channel in fit.channels)
+    if not (bins and fit.parameters):
+        message = f"There is nothing to fit: {bins} bins and {len(fit.parameters)} parameters are left."
+        raise RequestError(message, code="bad-card", where="card")
+    for channel in fit.channels:
+        bad = np.flatnonzero(channel.used & ~(np.isfinite(channel.data) & (channel.data >= 0)))
+        if len(bad):
+            first = f"the first is bin {bad[0]} of channel {channel.name!r}"
+            raise RequestError(
+                f"{len(bad)} bins of the data are negative or not finite; {first}.", code="bad-data"
+            )
+        empty = np.flatnonzero(channel.used & (channel.data > 0) & ~(channel.nominal.sum(axis=0) > 0))
+        if len(empty):
+            raise RequestError(
+                f"{channel.data[empty[0]]:g} events are observed where none are expected: bin {empty[0]} of channel "
+                f"{channel.name!r} ({len(empty)} such bins).",
+                code="empty-bin",
+                hint="Mask these bins in the card, or simulate more events.",
+            )

@@ -16,6 +16,8 @@ from binworks.tensors.accumulator import Accumulator
 from binworks.tensors.errors import RequestError
 from binworks.tensors.expansion import Expansion, Nuisance, used_templates
 from binworks.tensors.histogram import Float64, Histogram
+from binworks.tensors.incomplete import mark
+from binworks.tensors.markup import table
 from binworks.tensors.select import Select, crop
 
 SIGNAL_REGION: Mapping[str, int] = {"mt": 2, "relIso": 0}
@@ -82,6 +84,17 @@ class Tensor:
     def nuisances(self) -> tuple[Nuisance, ...]:
         """All nuisances, in the order of the groups."""
         return tuple(nuisance for expansion in self.expansions.values() for nuisance in expansion.nuisances)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (process, f"{values.sum():,.1f}", f"{np.sqrt(variances.sum()):,.1f}")
+            for process, values, variances in zip(self.processes, self.nominal, self.variances, strict=True)
+        ]
+        rows.append(("data", "none" if self.data is None else f"{self.data.sum():,.0f}", ""))
+        names = " x ".join(f"{axis.name} {axis.extent}" for axis in self.axes)
+        title = f"{self.nominal[0].size:,} bins ({names}), {len(self.nuisances):,} nuisances"
+        head = ("process", "events", "statistics of simulation")
+        return table([title, mark(self.metadata)], [head, *rows])
 
     def variations(self, group: str, names: Sequence[str] | None = None) -> Float64:
         r"""Return templates of a group, shape (variations, processes, \*bins).

@@ -345,7 +345,7 @@ def test_a_fit_of_nothing_is_refused(form: str, tmp_path: Path):
     all_masked = masked(channel(), *range(20))
     for fit in (fit_of(all_masked), replace(fit_of(), parameters=())):
         with pytest.raises(RequestError, match=r"nothing to fit: (0|20) bins and (0|8) parameters") as caught:
-            MODULES[form].write(fit, tmp_path / "x")
+            export(fit, tmp_path / "x", form)
         assert caught.value.code == "bad-card"
 
 

@@ -403,7 +403,7 @@ def test_data_where_nothing_is_expected_are_refused_unless_masked(source: InMemo
     for name in ("W1", "W2", "Z"):
         for histogram in empty[name].histograms.values():
             histogram.values[0, 0, 0] = 0.0
-    with pytest.raises(RequestError, match="in bin 0, where none are expected"):
+    with pytest.raises(RequestError, match="where none are expected: bin 0 of channel 'signal'"):
         made(InMemory(empty))
     assert not made(InMemory(empty), channels=[{"mask": [0]}]).channels[0].used[0]
 
@@ -413,6 +413,16 @@ def test_a_tensor_alone_makes_one_channel_with_all_its_nuisances() -> None:
     fit = from_tensor(tensor)
     assert fit.channels[0].processes == tensor.processes
     assert [p.name for p in fit.parameters] == [n.name for n in tensor.nuisances]
+
+
+def test_notebooks_show_what_there_is_and_what_is_missing(source: InMemory) -> None:
+    fit, tensor = made(source), toy_tensor(1e6)
+    tensor.metadata |= {"complete": False, "fraction": 0.931}
+    html = fit._repr_html_()
+    assert "signal: 2,880 bins; 2 processes; 293 parameters" in html
+    assert "<tr><td>efficiency_idip</td><td>288</td></tr>" in html
+    assert "INCOMPLETE: 93.1 % of the events" in tensor._repr_html_()
+    assert "<td>W</td><td>1,000,000.0</td>" in tensor._repr_html_()
 
 
 def test_a_range_of_bins_keeps_its_edges() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from binworks.tensors.errors import unknown_name
 from binworks.tensors.fitbuild import from_tensor
-from binworks.tensors.fitinput import FitInput
+from binworks.tensors.fitinput import FitInput, check
 from binworks.tensors.tensor import Tensor
 
 FORMATS: dict[str, str] = {
@@ -55,13 +55,16 @@ def export(what: Tensor | FitInput, path: str | os.PathLike[str], format: str) -
     Raises
     ------
     RequestError
-        ``unknown-format``; ``missing-extra`` if a package of the format is not installed; what the format cannot hold.
+        ``unknown-format``; ``missing-extra`` if a package of the format is not installed; what no likelihood can take
+        (`binworks.tensors.fitinput.check`), and what the format cannot hold.
     """
     write = module(format).write
+    fit = from_tensor(what) if isinstance(what, Tensor) else what
+    check(fit)
     target = Path(path)
     half = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        write(from_tensor(what) if isinstance(what, Tensor) else what, half)
+        write(fit, half)
         half.replace(target)
     finally:
         half.unlink(missing_ok=True)

@@ -50,11 +50,9 @@ def write(fit: FitInput, path: Path) -> None:
     Raises
     ------
     RequestError
-        ``too-large-for-pyhf``; ``no-parameter-of-interest`` if nothing is free, as the schema asks for one;
-        ``nothing-expected`` if there are data in a bin without prediction.
+        ``too-large-for-pyhf``; ``no-parameter-of-interest`` if nothing is free, as the schema asks for one.
     """
     _check_size(fit)
-    _check_expected(fit)
     kinds = templates.kinds(fit)
     channels = []
     for channel in fit.channels:
@@ -87,19 +85,6 @@ def _check_size(fit: FitInput) -> None:
             code="too-large-for-pyhf",
             hint="Take the format rabbit-sparse, or fewer bins (channels.select) and systematics.",
         )
-
-
-def _check_expected(fit: FitInput) -> None:
-    for channel in fit.channels:
-        nothing = channel.used & (channel.nominal.sum(axis=0) <= 0) & (channel.data > 0)
-        if nothing.any():
-            first = ", ".join(str(number) for number in np.flatnonzero(nothing)[:5])
-            raise RequestError(
-                f"There are data where nothing is expected, in {nothing.sum()} bins: {first}.",
-                code="nothing-expected",
-                where=channel.name,
-                hint="pyhf cannot fit that; leave the bins out (channels.mask).",
-            )
 
 
 def _parameter_of_interest(fit: FitInput, kinds: list[Kind]) -> str:

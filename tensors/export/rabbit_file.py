@@ -49,9 +49,7 @@ def created(fit: FitInput, path: Path) -> Iterator[Any]:
     Raises
     ------
     RequestError
-        ``missing-extra`` without h5py; ``bad-card`` without any bin or parameter; ``bad-data`` if a bin of the data
-        is negative or not finite; ``empty-bin`` if events are observed where none are expected, where rabbit's
-        likelihood is not finite.
+        ``missing-extra`` without h5py.
     """
     try:
         import h5py
@@ -61,7 +59,6 @@ def created(fit: FitInput, path: Path) -> Iterator[Any]:
             "The rabbit format needs the package h5py.", code="missing-extra", hint=hint
         ) from None
     nominal, data = expected(fit), _joined([channel.data for channel in fit.channels], fit)
-    _check(fit, nominal, data)
     # version 1.10 of the file format (2016) lets attributes, and so cards, be longer than 64 kB
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
         _write_origin(file, fit)
@@ -127,34 +124,6 @@ def _by_process(fit: FitInput, tables: Sequence[Float64]) -> Float64:
 def _joined(arrays: Sequence[Any], fit: FitInput) -> Any:
     """Return arrays over the channels' bins as one over the bins of the file."""
     return np.concatenate([array[channel.used] for array, channel in zip(arrays, fit.channels, strict=True)])
-
-
-def _check(fit: FitInput, nominal: Float64, data: Float64) -> None:
-    if not (len(data) and fit.parameters):
-        message = f"There is nothing to fit: {len(data)} bins and {len(fit.parameters)} parameters are left."
-        raise RequestError(message, code="bad-card", where="card")
-    bad = np.flatnonzero(~(np.isfinite(data) & (data >= 0)))
-    if len(bad):
-        message = (
-            f"{len(bad)} bins of the data are negative or not finite; the first is {_where(fit, bad[0])}."
-        )
-        raise RequestError(message, code="bad-data")
-    empty = np.flatnonzero((data > 0) & ~(nominal.sum(axis=1) > 0))
-    if len(empty):
-        raise RequestError(
-            f"{data[empty[0]]:g} events are observed where none are expected: {_where(fit, empty[0])} "
-            f"({len(empty)} such bins).",
-            code="empty-bin",
-            hint="Mask these bins in the card, or simulate more events.",
-        )
-
-
-def _where(fit: FitInput, number: int) -> str:
-    """Name a bin of the file by its channel and its flat number there."""
-    starts = offsets(fit)
-    row = int(np.searchsorted(starts, number, side="right")) - 1
-    channel = fit.channels[row]
-    return f"bin {np.flatnonzero(channel.used)[number - starts[row]]} of channel {channel.name!r}"
 
 
 def _write_origin(file: Any, fit: FitInput) -> None:
