@@ -17,6 +17,8 @@ from binworks.service.store import Store
 
 IMMUTABLE = "private, max-age=31536000, immutable"
 REVALIDATE = "private, no-cache"
+VARY = "Cookie, Authorization"
+"""Of what may be kept unasked: in one browser, what one user was shown is not for the next."""
 AT_ONCE = 8 << 20
 MEDIA_TYPE = "application/octet-stream"
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
@@ -51,7 +53,7 @@ def stored(request: Request, store: Store, key: str, within: str, etag: str) -> 
         416, if the range begins behind the end.
     """
     with store.opened(key, within) as found:
-        headers = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": IMMUTABLE}
+        headers = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": IMMUTABLE, "Vary": VARY}
         if is_current(request, etag):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         only_head = is_head(request)

@@ -154,7 +154,7 @@ async def histogram(
         "ETag": files.strong_etag(
             job, snapshot.n, dataset, name, variation, array, media_type, sorted(part.items())
         ),
-        "Vary": "Accept",
+        "Vary": f"Accept, {files.VARY}",
         "Cache-Control": files.REVALIDATE if generation is None else files.IMMUTABLE,
         "Content-Location": str(
             request.url.include_query_params(generation=snapshot.n).replace(scheme="", netloc="")
@@ -204,6 +204,7 @@ def picture(
     mark = incomplete.mark(snapshot.facts())
     headers = {
         "ETag": files.strong_etag(job, snapshot.n, dataset, name, "png", mark),
+        "Vary": files.VARY,
         "Cache-Control": files.REVALIDATE if generation is None else files.IMMUTABLE,
         **_covers(snapshot),
     }

@@ -120,7 +120,7 @@ async def picture(
     snapshot = await run_in_threadpool(snapshots.pin, context, user, job, generation)
     etag = files.strong_etag(job, snapshot.n, wish, shade, shape, page_preview.FORM)
     kept = files.REVALIDATE if generation is None else files.IMMUTABLE
-    headers = {"ETag": etag, "Cache-Control": kept}
+    headers = {"ETag": etag, "Cache-Control": kept, "Vary": files.VARY}
     if files.is_current(request, etag):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     gallery: Gallery = request.app.state.gallery

@@ -90,7 +90,7 @@ def test_the_best_accepted_format_is_sent(served: Served, accept: str, expected:
     with served.http() as http:
         answer = http.get(f"/v1/jobs/{served.job}{NOMINAL}", headers={"Accept": accept})
     assert answer.headers["content-type"] == expected
-    assert answer.headers["Vary"] == "Accept"
+    assert answer.headers["Vary"] == "Accept, Cookie, Authorization"
 
 
 def test_a_format_that_is_not_there_is_refused(served: Served) -> None:

@@ -20,6 +20,7 @@ READS = [
     "/expansions/mass",
     "/zarr/1/zarr.json",
     "/events",
+    "/exports",
 ]
 CHANGES = [("POST", "/cancel"), ("POST", "/retry"), ("DELETE", ""), ("PUT", "/shares/carol")]
 
@@ -68,6 +69,26 @@ def test_another_s_job_is_absent_and_a_shared_one_is_not_yours_to_change(
         assert alice.get(f"/v1/jobs/{job}/shares/carol").status_code == 404
         assert alice.get(f"/v1/jobs/{job}").json()["state"] == "queued"
         assert alice.post(f"/v1/jobs/{job}/cancel").status_code == 202
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/jobs/{}/histograms/Wplusmunu/nominal?generation=1",
+        "/v1/jobs/{}/histograms/Wplusmunu/nominal?generation=1&select=pt:1",
+        "/v1/jobs/{}/histograms/Wplusmunu/nominal/preview.png?generation=1",
+        "/v1/jobs/{}/zarr/1/zarr.json",
+        "/jobs/{}/preview.png?generation=1",
+    ],
+)
+def test_what_a_browser_may_keep_of_a_job_it_keeps_for_that_user_alone(served: Served, path: str) -> None:
+    with served.http() as alice:
+        first = alice.get(path.format(served.job))
+        again = alice.get(path.format(served.job), headers={"If-None-Match": first.headers["etag"]})
+    assert (first.status_code, again.status_code) == (200, 304)
+    for answer in (first, again):
+        assert "immutable" in answer.headers["cache-control"]
+        assert {"cookie", "authorization"} <= set(answer.headers["vary"].lower().split(", "))
 
 
 def test_a_shared_job_can_be_deleted_and_an_admin_may_share_it(served: Served) -> None:
