@@ -27,15 +27,24 @@ class Version(BaseModel):
     version: str = binworks.__version__
     capabilities: list[str] = Field(
         default=[
+            "cancel",
+            "catalogue",
             "delete",
             "events",
             "expansions",
+            "exports",
             "histograms",
             "idempotency-key",
+            "metrics",
+            "partial-content",
             "prefer-wait",
+            "previews",
             "retry",
             "reuse",
             "select",
+            "shares",
+            "snapshots",
+            "tokens",
             "usage",
             "zarr",
         ]
