@@ -157,14 +157,6 @@ def _requires(scope: Scope) -> Callable[..., Awaitable[User]]:
     return user
 
 
-async def _visitor(request: Request, context: Ctx) -> User | None:
-    try:
-        return await admit(request.scope, context)
-    except (UnauthorizedError, ForbiddenError):
-        return None
-
-
 Reader = Annotated[User, Depends(_requires("read"))]
 Submitter = Annotated[User, Depends(_requires("submit"))]
 Admin = Annotated[User, Depends(_requires("admin"))]
-Visitor = Annotated[User | None, Depends(_visitor)]

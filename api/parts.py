@@ -7,15 +7,13 @@ or cannot be decoded is an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from binworks.api.cached import Shelf
-from binworks.service.store import Store
-from binworks.tensors.errors import BinworksError, TransientError
+from binworks.service.store import Store, named_damage
 from binworks.tensors.expansion import Expansion
 from binworks.tensors.histogram import Float64, Histogram, axes_of
 from binworks.tensors.select import Select, cut_axes, slices
@@ -49,7 +47,7 @@ class Sums:
         key = ("columns", self._key, chunk)
         held: Float64 | None = self._shelf.get(key)
         if held is None:
-            with _damage(self._key):
+            with named_damage(self._key):
                 held = np.asarray(self._array("values")[..., chunk * width : (chunk + 1) * width])
             self._shelf.put(key, held, held.nbytes)
         return held[..., number - chunk * width]
@@ -64,7 +62,7 @@ class Sums:
         """
         axes = axes_of(self._described)
         place = slices(axes, select)
-        with _damage(self._key):
+        with named_damage(self._key):
             sums = {
                 kind: np.asarray(self._array(kind)[place])
                 for kind in ("values", "variances")
@@ -78,7 +76,7 @@ class Sums:
         held = self._shelf.get(key)
         if held is None:
             group = self._store.group(self._key)
-            with _damage(self._key):
+            with named_damage(self._key):
                 held = group[kind]
             self._shelf.put(key, held, HANDLE_BYTES)
         return held
@@ -120,15 +118,3 @@ def template(
         out[places] += expansion.coefficient[of, np.newaxis] * by_place(column(int(number)))[places]
     shape = np.moveaxis(nominal.values, axes, front).shape
     return np.ascontiguousarray(np.moveaxis(out.reshape(shape), front, axes))
-
-
-@contextmanager
-def _damage(where: str) -> Iterator[None]:
-    """Call whatever damaged bytes make zarr raise by its name."""
-    try:
-        yield
-    except (BinworksError, MemoryError):
-        raise
-    except Exception as error:
-        message = f"What is stored cannot be read: {error!r}."
-        raise TransientError(message, code="damaged", where=where) from error

@@ -165,7 +165,7 @@ class Store:
             Code ``damaged`` if it is no JSON.
         """
         text = self.objects.read(key)
-        with _damage(key):
+        with named_damage(key):
             return json.loads(text)
 
     def create_json(self, key: str, document: Any) -> bool:
@@ -279,7 +279,7 @@ class Store:
             Code ``damaged`` if the bytes are not those that were written.
         """
         group = self.group(prefix)
-        with _damage(prefix):
+        with named_damage(prefix):
             accumulator, written = _read_accumulator(group)
         _refuse_damaged(digest_of(accumulator), written if digest is None else digest, prefix)
         return accumulator
@@ -304,7 +304,7 @@ class Store:
         """
         key = f"{prefix}/{name}"
         group = self.group(key)
-        with _damage(key):
+        with named_damage(key):
             histogram = _read_histogram(group)
         _refuse_damaged(_digest_of_histogram(histogram), str(group.attrs["digest"]), key)
         return histogram
@@ -321,7 +321,7 @@ class Store:
         """
         key = f"{prefix}/{name}"
         group = self.group(key)
-        with _damage(key):
+        with named_damage(key):
             return axes_of(_described(group))
 
     def read_part(self, prefix: str, name: str, select: Select) -> Histogram:
@@ -339,7 +339,7 @@ class Store:
         """
         key = f"{prefix}/{name}"
         group = self.group(key)
-        with _damage(key):
+        with named_damage(key):
             described = _described(group)
             arrays: dict[str, Any] = {
                 kind: group[kind] for kind in ("values", "variances") if kind in described["storage"]
@@ -362,7 +362,7 @@ class Store:
         TransientError
             Code ``damaged``; also when it is sliced, if a chunk is missing.
         """
-        with _damage(prefix):
+        with named_damage(prefix):
             try:
                 return zarr.open_group(GroupReader(self.objects, prefix), mode="r", zarr_format=3)
             except FileNotFoundError:
@@ -384,7 +384,7 @@ class Store:
     def read_arrays(self, prefix: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the facts and the named arrays of a group, checked as those of `read_histogram`."""
         group = self.group(prefix)
-        with _damage(prefix):
+        with named_damage(prefix):
             arrays = _read_arrays(group)
         facts: dict[str, Any] = dict(group.attrs)
         facts.pop("stored", None)
@@ -470,7 +470,7 @@ class Cache:
 def _has(expected: str, group: zarr.Group, digest: Callable[[zarr.Group], str]) -> bool:
     """Whether what was written can be read, and has the digest that it should have."""
     try:
-        with _damage(""):
+        with named_damage(""):
             return digest(group) == expected
     except TransientError as error:
         if error.code == "damaged":
@@ -523,8 +523,19 @@ def _digest_of_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 @contextmanager
-def _damage(where: str) -> Iterator[None]:
-    """Call whatever damaged bytes make zarr raise by its name."""
+def named_damage(where: str) -> Iterator[None]:
+    """Call whatever damaged bytes make zarr raise by its name.
+
+    Parameters
+    ----------
+    where : str
+        Key of what is read.
+
+    Raises
+    ------
+    TransientError
+        Code ``damaged``.
+    """
     try:
         yield
     except (BinworksError, MemoryError):
