@@ -11,6 +11,10 @@ from typing import Any
 import httpx
 import pytest
 from hand_made_service import Served
+from sqlalchemy import select, update
+
+from binworks.service import layout
+from binworks.service.database import jobs
 
 pytest_plugins = ["served_fixture"]
 
@@ -39,6 +43,8 @@ ESCAPES = [
     "\u2025/token".encode().hex(),
     "~root/token",
 ]
+PAGES = ["", "/live", "/preview", "/preview.png", "/nuisances", "/exports"]
+"""Of a job."""
 PLACES = [
     "zarr/1/{}",
     "zarr/1/Wplusmunu/{}",
@@ -123,13 +129,15 @@ def test_another_s_job_is_absent_on_every_route(served: Served) -> None:
             assert answer.status_code == 404, (method, url, answer.text)
             assert served.job not in answer.text.replace(url, "") or answer.json()["where"] == served.job
             checked += 1
-        for url in (f"/jobs/{served.job}", f"/jobs/{served.job}/events", f"/jobs/{served.job}/stream"):
-            assert bob.get(url).status_code == 404, url
+        for part in PAGES:
+            assert bob.get(f"/jobs/{served.job}{part}").status_code == 404, part
         assert served.job not in bob.get("/v1/jobs?limit=200").text
         assert served.job not in bob.get("/").text
     assert checked >= 15
     with served.http() as alice:
         assert alice.get(f"/v1/jobs/{served.job}").json()["state"] == "succeeded"
+        for part in PAGES:
+            assert alice.get(f"/jobs/{served.job}{part}").status_code == 200, part
 
 
 def test_every_route_but_a_few_needs_a_token(served: Served) -> None:
@@ -201,17 +209,36 @@ def test_every_answer_tells_browsers_to_be_careful(
 
 
 def test_a_mistake_of_ours_is_answered_with_care_too(served: Served) -> None:
-    target = next((served.made.settings.home / "store").rglob("g/1/zarr.json"))
-    kept = target.read_bytes()
+    job, database = served.made.submit(), served.made.database
+    path = f"/v1/jobs/{job}"
+    with database.write() as connection:
+        kept = connection.execute(select(jobs.c.resolved).where(jobs.c.id == job)).scalar_one()
+        connection.execute(update(jobs).where(jobs.c.id == job).values(resolved=["precious"]))
     try:
-        target.write_bytes(b"\xff\xfe")
-        path = f"/v1/jobs/{served.job}/histograms?generation=1"
         status, told, body = plainly(served, "GET", path, served.headers())
     finally:
-        target.write_bytes(kept)
-    assert status in (200, 500, 503)  # it may be remembered
+        with database.write() as connection:
+            connection.execute(update(jobs).where(jobs.c.id == job).values(resolved=kept))
+    check_care(status, told, body, 500, "internal")
+    assert json.loads(body)["where"].startswith("incident ")
+
+
+def test_damage_is_answered_with_care_too(served: Served) -> None:
+    job = served.made.finished({"SingleMuon": served.sums["SingleMuon"]})
+    target = served.made.settings.home / "store" / layout.generation(job, 1) / "zarr.json"
+    target.write_bytes(b"\xff\xfe")
+    path = f"/v1/jobs/{job}/histograms?generation=1"
+    check_care(*plainly(served, "GET", path, served.headers()), 503, "damaged")
+
+
+def check_care(status: int, told: dict[str, str], body: bytes, expected: int, code: str) -> None:
+    """Check an answer to what went wrong on our side."""
+    assert (status, json.loads(body)["code"]) == (expected, code)
+    assert told["content-type"] == "application/problem+json"
     assert told["x-content-type-options"] == "nosniff"
-    assert b"Traceback" not in body
+    assert told["cache-control"] == "no-store"
+    for inner in (b"Traceback", b"site-packages", b"precious", b"sqlalchemy"):
+        assert inner not in body
 
 
 def test_no_token_is_written_down_or_told(served: Served) -> None:
