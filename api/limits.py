@@ -24,6 +24,8 @@ BURST_SECONDS = 10.0
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 PROBES = frozenset({"/healthz", "/readyz"})
 """Without limits: Kubernetes asks them, by the address of a pod, and they tell nothing."""
+ANY_NAME = frozenset({"/metrics"})
+"""Prometheus asks by such an address, too; the numbers name nobody and nothing."""
 
 
 class Limits:
@@ -51,7 +53,7 @@ class Limits:
             return
         headers = dict(scope["headers"])
         wait = 0.0
-        refused = self._wrong_host(headers) or self._too_large(headers)
+        refused = self._wrong_host(scope["path"], headers) or self._too_large(headers)
         if refused is None:
             wait = self._wait(scope)
             refused = _too_fast() if wait else None
@@ -62,8 +64,8 @@ class Limits:
         else:
             await self._app(scope, receive, send)
 
-    def _wrong_host(self, headers: dict[bytes, bytes]) -> BinworksError | None:
-        if self._hosts is None:
+    def _wrong_host(self, path: str, headers: dict[bytes, bytes]) -> BinworksError | None:
+        if self._hosts is None or path in ANY_NAME:
             return None
         if _without_port(headers.get(b"host", b"").decode("latin-1").lower()) in self._hosts:
             return None

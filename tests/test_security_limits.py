@@ -106,7 +106,7 @@ def test_wrong_tokens_typed_in_make_the_next_ones_wait(strict: Strict) -> None:
 )
 def test_a_name_of_another_site_does_not_lead_here(strict: Strict, host: str, expected: int) -> None:
     plain = http.client.HTTPConnection("127.0.0.1", strict.port, timeout=20)
-    for path, status in (("/v1/jobs", expected), ("/healthz", 200)):
+    for path, status in (("/v1/jobs", expected), ("/healthz", 200), ("/metrics", 200)):
         plain.request("GET", path, headers={**strict.headers("admin"), "Host": host})
         answer = plain.getresponse()
         answer.read()
