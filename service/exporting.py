@@ -46,6 +46,10 @@ BEAT_SECONDS = 5.0
 PIN_SECONDS = 60.0
 LONGEST_SECONDS = 1800.0
 """What takes longer is given up: others wait."""
+FINISH_PAUSES = (0.5, 2.0, 5.0, 10.0)
+"""Seconds between tries to say that a file is there: it took longer to make."""
+SCRATCH = "export-"
+DAY = 86_400.0
 READ, WRITTEN = 0.3, 0.97
 """Progress when all sums are read, and when the file is written."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -104,6 +108,7 @@ class Exporter:
         self.pins = Pins(database)
         self.holder = lease.identity()
         self._work: Work | None = None
+        self._left: Claim | None = None
 
     def run(self, idle: float, told: socket.socket, parent: int | None = None) -> None:
         """Make what waits, until nothing has waited for some time.
@@ -117,14 +122,11 @@ class Exporter:
         parent : int, optional
             Process that this one does not outlive.
         """
+        remove_leftovers(self.store, time.time())
         threading.Thread(target=self._watch, args=(told, parent), name="watch", daemon=True).start()
         last = time.monotonic()
         while time.monotonic() - last < idle:
-            try:
-                claim = self.exports.claim(self.holder)
-            except OperationalError as error:
-                log.warning("the job database does not answer: %s", error)
-                claim = None
+            claim = self._claim()
             if claim is None:
                 time.sleep(POLL_SECONDS)
                 continue
@@ -137,18 +139,33 @@ class Exporter:
 
     # one export
 
+    def _claim(self) -> Claim | None:
+        """Take the next; what the database did not let go of is given back before, and was no crash."""
+        try:
+            if self._left is not None:
+                with suppress(ClaimLostError):
+                    self.exports.release(self._left)
+                self._left = None
+            return self.exports.claim(self.holder)
+        except OperationalError as error:
+            log.warning("the job database does not answer: %s", error)
+            return None
+
     def _make(self, work: Work) -> None:
         claim = work.claim
         about = {"job": claim.job}
         try:
             nbytes = self._write(work)
         except (ClaimLostError, OperationalError) as error:  # another, or this one again, makes it
+            self._left = claim
             log.warning("export %s is given up: %s", claim.id, error, extra=about)
         except Exception as error:  # noqa: BLE001  whatever a format does: it is told, and the next one is made
             told = explained(error, claim, self.settings)
             log.warning("export %s failed: %s [%s]", claim.id, told, told.code, extra=about)
-            with suppress(ClaimLostError, OperationalError):
+            try:
                 self.exports.fail(claim, told, again=isinstance(told, TransientError))
+            except (ClaimLostError, OperationalError):
+                self._left = claim
         else:
             seconds = time.monotonic() - work.begun
             log.info(
@@ -170,13 +187,22 @@ class Exporter:
             nbytes, digest = path.stat().st_size, _digest(path)
             self.store.put_file(key, path)
         try:
-            self.exports.finish(claim, nbytes, digest)
+            self._finish(claim, nbytes, digest)
         except ClaimLostError:
             self.store.remove(key)
             raise
         for left in attempts(self.store, claim.job, claim.id, claim.fence - 1):  # they were cut short
             self.store.remove(left)
         return nbytes
+
+    def _finish(self, claim: Claim, nbytes: int, digest: str) -> None:
+        for pause in FINISH_PAUSES:
+            try:
+                return self.exports.finish(claim, nbytes, digest)
+            except OperationalError as error:
+                log.warning("export %s is ready, and the job database does not answer: %s", claim.id, error)
+                time.sleep(pause)
+        return self.exports.finish(claim, nbytes, digest)
 
     def _sources(self, work: Work) -> dict[str | None, StoredSource]:
         claim, steps = work.claim, 0
@@ -203,7 +229,7 @@ class Exporter:
     @contextmanager
     def _scratch(self, claim: Claim) -> Iterator[Path]:
         """Give an empty folder near the store; what earlier attempts left is removed."""
-        folder = self.store.scratch(f"export-{claim.id}-{claim.fence}")
+        folder = self.store.scratch(f"{SCRATCH}{claim.id}-{claim.fence}")
         for left in folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*"):
             shutil.rmtree(left, ignore_errors=True)
         folder.mkdir(parents=True, mode=0o700)
@@ -262,10 +288,20 @@ class Exporter:
         if work is not None:
             with suppress(ClaimLostError, OperationalError):
                 self.exports.release(work.claim)
-            folder = self.store.scratch(f"export-{work.claim.id}-{work.claim.fence}")
+            folder = self.store.scratch(f"{SCRATCH}{work.claim.id}-{work.claim.fence}")
             shutil.rmtree(folder, ignore_errors=True)
         logging.shutdown()
         os._exit(0)
+
+
+def remove_leftovers(store: Store, now: float) -> None:
+    """Remove what processes that were killed left where files are made, if it is older than a day."""
+    sample = store.scratch(f"{SCRATCH}x")
+    for folder in sample.parent.glob(f"{sample.name.removesuffix('x')}*"):
+        with suppress(FileNotFoundError):  # another removes it, too
+            facts = folder.lstat()
+            if facts.st_uid == os.getuid() and now - facts.st_mtime > DAY:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def counted(fit: FitInput, advance: Callable[[float], None]) -> FitInput:

@@ -441,7 +441,7 @@ class Exports:
         self._settle(claim, {"beat": self.clock(), "progress": progress})
 
     def finish(self, claim: Claim, nbytes: int, sha256: str) -> None:
-        """Say that the file is there.
+        """Say that the file is there; once more changes nothing, if it is not known whether it was heard.
 
         Raises
         ------
@@ -449,7 +449,13 @@ class Exports:
             If it does not belong to the asker any more.
         """
         done = {"state": ExportState.READY, "finished": self.clock(), "progress": 1.0}
-        self._settle(claim, {**done, "bytes": nbytes, "sha256": sha256, "error": None, "holder": None})
+        with self.database.write() as connection:
+            here = (exports.c.id == claim.id, exports.c.fence == claim.fence)
+            said = (exports.c.state == ExportState.READY, exports.c.sha256 == sha256)
+            if connection.execute(select(exports.c.id).where(*here, *said)).first() is None:
+                _held(connection, claim)
+                file = {"bytes": nbytes, "sha256": sha256, "error": None, "holder": None}
+                connection.execute(update(exports).where(*here).values(**done, **file))
 
     def fail(self, claim: Claim, error: BinworksError, *, again: bool) -> None:
         """Say why there is no file; it may be tried again a few times, with pauses.

@@ -8,8 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 import slow_format
 from hand_made_service import HandMade, filled
 from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
 
 from binworks.service import exporting, exports, fsck, gc, layout, lease, quotas
 from binworks.service.access import share, unshare
@@ -345,6 +347,58 @@ def test_an_owner_has_so_many_at_a_time(bench: Bench) -> None:
     asked = [bench.exports.get(bench.job, one.id) for one in (*listed.exports, *rest.exports)]
     assert [one.card["inflation"] for one in asked] == [3.0, 2.0, 1.0]
     assert rest.next is None
+
+
+class Shaken(Exports):
+    """Hears some ends of work badly: the database fails before it has written, or after."""
+
+    def __init__(self, database: Database, fails: Iterable[str]) -> None:
+        super().__init__(database)
+        self.fails = list(fails)
+
+    def finish(self, claim: Claim, nbytes: int, sha256: str) -> None:
+        how = self.fails.pop(0) if self.fails else "well"
+        if how != "before":
+            super().finish(claim, nbytes, sha256)
+        if how != "well":
+            raise OperationalError("commit", None, OSError("gone"))
+
+
+@pytest.mark.parametrize(
+    ("fails", "attempts"),
+    [(["before"] * 2, 1), (["after"], 1), (["before", "after"], 1), (["before"] * 5, 2)],
+)
+def test_a_file_that_is_made_is_not_lost_when_the_database_fails_for_a_moment(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fails: list[str], attempts: int
+) -> None:
+    monkeypatch.setattr(exporting, "FINISH_PAUSES", (0.0,) * 4)
+    monkeypatch.setenv(slow_format.WHERE, str(bench.folder))
+    bench.go()
+    view = bench.ask()
+    fence = bench.row(view).fence
+    exporter = exporting.Exporter(bench.made.settings)
+    exporter.exports = Shaken(bench.made.database, fails)
+    while (claim := exporter._claim()) is not None:
+        exporter._make(exporting.Work(claim))
+    done = bench.row(view)
+    assert (done.state, done.crashes, done.fence) == ("ready", 0, fence + attempts)
+    assert bench.files() == [bench.file(view)]
+
+
+def test_what_killed_processes_left_is_removed_after_a_day(
+    tmp_path: Path, bucket_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for store in (Store(Bucket(bucket_url)), Store.open(str(tmp_path / "store"))):
+        old, new = store.scratch("export-a-1"), store.scratch("export-b-2")
+        other = old.with_name(old.name.replace("export", "other"))
+        for folder in (old, new, other):
+            folder.mkdir(parents=True)
+            (folder / "file").write_bytes(b"half")
+            if folder != new:
+                os.utime(folder, (time.time() - 2 * DAY,) * 2)
+        exporting.remove_leftovers(store, time.time())
+        assert [folder.exists() for folder in (old, new, other)] == [False, True, True]
 
 
 def test_it_is_the_turn_of_who_had_fewest_made(bench: Bench) -> None:
