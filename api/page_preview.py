@@ -22,6 +22,7 @@ from binworks.tensors.errors import RequestError, unknown_name
 from binworks.tensors.expansion import Expansion, Nuisance
 from binworks.tensors.histogram import Float64, Histogram
 from binworks.tensors.select import crop
+from binworks.tensors.source import normalisation
 from binworks.tensors.tensor import SIGNAL_REGION
 
 KEPT_PICTURES = 64
@@ -165,7 +166,7 @@ def look(snapshot: Snapshot, wish: Wish) -> Look:
         If something that was asked for is not there.
     """
     wish = choice(snapshot, wish).wish
-    members = [_Member.of(snapshot, name) for name in _members(snapshot, wish.show)]
+    members = [_Member(name, snapshot.dataset(name)) for name in _members(snapshot, wish.show)]
     luminosity = snapshot.facts()["luminosity"]
     scaled = all(member.scale(luminosity) is not None for member in members)
     nuisance = _nuisance(snapshot, wish.variation) if wish.variation else None
@@ -236,25 +237,25 @@ def _draw(snapshot: Snapshot, wish: Wish, shade: Shade, shape: Shape) -> bytes:
 
 @dataclass(frozen=True)
 class _Member:
-    name: str
-    group: str
-    is_data: bool
-    cross_section: float | None
-    generated: int
+    """A data set, and what the snapshot says of it."""
 
-    @classmethod
-    def of(cls, snapshot: Snapshot, name: str) -> _Member:
-        facts = snapshot.dataset(name)
-        generated = facts["counts"].get("sum_sign", 0)
-        return cls(name, facts["group"], facts["kind"] == "data", facts["cross_section"], generated)
+    name: str
+    facts: Mapping[str, Any]
+
+    @property
+    def group(self) -> str:
+        return str(self.facts["group"])
+
+    @property
+    def is_data(self) -> bool:
+        return bool(self.facts["kind"] == "data")
 
     def scale(self, luminosity: float | None) -> float | None:
         """Return the factor from sums of weights to events; None if it is not known."""
-        if self.is_data:
-            return 1.0
-        if luminosity is None or self.cross_section is None or self.generated <= 0:
+        try:
+            return normalisation(self.name, self.facts, luminosity)
+        except RequestError:
             return None
-        return luminosity * self.cross_section / self.generated
 
 
 @dataclass
