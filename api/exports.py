@@ -18,11 +18,10 @@ from binworks.api.prefer import wait_seconds
 from binworks.api.problems import NotFoundError, responses
 from binworks.processors.cards import default_card
 from binworks.service import layout
-from binworks.service.exports import Ask, ExportPage, ExportRequest, ExportView, attempts
+from binworks.service.exports import Ask, ExportPage, ExportRequest, ExportView, attempts, code_digest
 from binworks.service.stored import StoredSource
 from binworks.tensors import source
 from binworks.tensors.card import Card, Channel
-from binworks.tensors.code import source_digest
 from binworks.tensors.errors import ConflictError, RequestError, unknown_name
 from binworks.tensors.select import slices
 
@@ -181,7 +180,7 @@ def _resolved(context: Context, user: User, job: str, body: ExportRequest) -> As
         body.format,
         card,
         {str(name): n for name, n in named.items()},
-        source_digest(idle=True),
+        code_digest(),
     )
 
 

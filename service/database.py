@@ -181,6 +181,7 @@ exports = Table(
     Column("format", String(40), nullable=False),
     Column("card", JSON, nullable=False),
     Column("sources", JSON, nullable=False),
+    Column("code", String(64)),
     Column("state", String(20), nullable=False, index=True),
     Column("created", Float, nullable=False),
     Column("asked", Float, nullable=False),

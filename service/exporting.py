@@ -29,12 +29,12 @@ from sqlalchemy.exc import OperationalError
 
 from binworks.service import layout, lease, logs
 from binworks.service.database import Database
-from binworks.service.exports import Claim, ClaimLostError, Exports, attempts
+from binworks.service.exports import Claim, ClaimLostError, Exports, attempts, code_digest
 from binworks.service.pins import Pins
 from binworks.service.settings import Settings
 from binworks.service.store import Store
 from binworks.service.stored import StoredSource
-from binworks.tensors.errors import BinworksError, RequestError, TransientError
+from binworks.tensors.errors import BinworksError, ConflictError, RequestError, TransientError
 from binworks.tensors.export import export
 from binworks.tensors.fitbuild import fit_input
 from binworks.tensors.fitinput import Effect, FitChannel, FitInput
@@ -107,6 +107,7 @@ class Exporter:
         self.exports = Exports(database)
         self.pins = Pins(database)
         self.holder = lease.identity()
+        self.code = code_digest()
         self._work: Work | None = None
         self._left: Claim | None = None
 
@@ -180,10 +181,12 @@ class Exporter:
     def _write(self, work: Work) -> int:
         claim = work.claim
         key = layout.export(claim.job, claim.id, claim.fence)
+        self._check_code(claim)
         with self._scratch(claim) as folder:
             fit = counted(fit_input(claim.card, self._sources(work)), work.advance)
             path = export(fit, folder / "file", claim.format)
             work.advance(WRITTEN)
+            self._check_code(claim)  # a format may have been imported only now
             nbytes, digest = path.stat().st_size, _digest(path)
             self.store.put_file(key, path)
         try:
@@ -194,6 +197,22 @@ class Exporter:
         for left in attempts(self.store, claim.job, claim.id, claim.fence - 1):  # they were cut short
             self.store.remove(left)
         return nbytes
+
+    def _check_code(self, claim: Claim) -> None:
+        """Refuse to write with one version under the name of another.
+
+        Raises
+        ------
+        ConflictError
+            Code ``code-differs``.
+        """
+        if {self.code, code_digest()} != {claim.code}:
+            raise ConflictError(
+                "The service was updated after the export was asked for.",
+                code="code-differs",
+                where=claim.id,
+                hint="Ask for it again; if that does not help, the service is to be restarted.",
+            )
 
     def _finish(self, claim: Claim, nbytes: int, digest: str) -> None:
         for pause in FINISH_PAUSES:

@@ -11,23 +11,27 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from sqlalchemy import and_, delete, func, insert, or_, select, update
 from sqlalchemy.engine import Connection, Row
 
-from binworks.service import access, layout, lease, quotas
+from binworks.service import access, layout, lease, quotas, stored
 from binworks.service.database import Database, exports, jobs
 from binworks.service.model import Problem
 from binworks.service.quotas import Limits
 from binworks.service.store import Store
 from binworks.service.views import when, when_or_none
 from binworks.tensors.card import Card
+from binworks.tensors.code import source_digest
 from binworks.tensors.errors import BinworksError, ConflictError, RequestError, unknown_name
 from binworks.tensors.export import FORMATS, module
 
@@ -141,7 +145,7 @@ class Ask:
     sources : mapping
         Snapshots of the other jobs that the card names.
     code : str
-        Digest of the code that makes it.
+        Digest of the code that makes it, from `code_digest`.
     """
 
     job: str
@@ -171,8 +175,8 @@ class Claim:
 
     Parameters
     ----------
-    id, job, n, format, card, sources
-        As in `Ask`.
+    id, job, n, format, card, sources, code
+        As in `Ask`; no code is known of what was asked for before it was kept.
     fence : int
         Number of the claim.
     holder : str
@@ -185,8 +189,18 @@ class Claim:
     format: str
     card: Card
     sources: Mapping[str, int]
+    code: str | None
     fence: int
     holder: str
+
+
+def code_digest() -> str:
+    """Return the digest of the code on the disk now that decides the bytes of an export."""
+    said = [source_digest.__wrapped__(idle=True), Path(stored.__file__).read_text()]
+    for library in ("h5py", "hist", "uhi"):
+        with suppress(PackageNotFoundError):
+            said.append(f"{library} {version(library)}")
+    return hashlib.sha256("\0".join(said).encode()).hexdigest()
 
 
 class ClaimLostError(RuntimeError):
@@ -425,6 +439,7 @@ class Exports:
                     format=first.format,
                     card=card,
                     sources=first.sources,
+                    code=first.code,
                     fence=first.fence + 1,
                     holder=holder,
                 )
@@ -581,7 +596,8 @@ def _visible(connection: Connection, job: str, export: str, viewer: str | None) 
 
 def _row(ask: Ask) -> dict[str, Any]:
     named = {"id": ask.id, "job": ask.job, "n": ask.n, "format": ask.format}
-    return {**named, "card": ask.card.model_dump(mode="json"), "sources": dict(ask.sources), **_FRESH}
+    what = {"card": ask.card.model_dump(mode="json"), "sources": dict(ask.sources), "code": ask.code}
+    return {**named, **what, **_FRESH}
 
 
 def _running(connection: Connection) -> Sequence[Row[Any]]:

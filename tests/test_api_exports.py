@@ -27,7 +27,7 @@ from test_api_jobs import problem
 from binworks.api.exporting import Exporting
 from binworks.service import layout
 from binworks.service.database import exports
-from binworks.service.exports import Ask, Exports
+from binworks.service.exports import Ask, Exports, code_digest
 from binworks.service.model import JobState
 from binworks.service.stored import StoredSource
 from binworks.tensors.card import Card
@@ -381,7 +381,7 @@ def test_whatever_goes_wrong_once_the_next_look_sees_to_it(
     caplog.set_level("ERROR", "binworks.api.exporting")
     kept = Shaken(made.database)
     card = Card.model_validate({"norms": [{"name": "luminosity", "processes": ["*"], "size": 1.012}]})
-    view, _ = kept.ask(Ask(job, 1, "uhi-zip", card, {}, "code"), "alice")
+    view, _ = kept.ask(Ask(job, 1, "uhi-zip", card, {}, code_digest()), "alice")
     made.settings.logs.write_text("no process can be started: its output has no place")
 
     async def supervised() -> None:

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from hand_made_service import HandMade, filled
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
-from binworks.service import exporting, exports, fsck, gc, layout, lease, quotas
+from binworks.service import exporting, exports, fsck, gc, layout, lease, quotas, stored
 from binworks.service.access import share, unshare
 from binworks.service.buckets import Bucket
 from binworks.service.database import Database
@@ -31,13 +32,14 @@ from binworks.service.jobs import Jobs
 from binworks.service.settings import Settings
 from binworks.service.store import Store
 from binworks.service.stored import StoredSource
-from binworks.tensors import export
+from binworks.tensors import code, export
 from binworks.tensors.card import Card
 from binworks.tensors.errors import BinworksError, ConflictError, RequestError, TransientError
 from binworks.tensors.select import crop
 
 pytest_plugins = ["bucket_fixture"]
 DAY = 86_400.0
+NORMS = [{"name": "luminosity", "processes": ["*"], "size": 1.012}]
 
 
 @dataclass
@@ -51,7 +53,8 @@ class Bench:
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def ask(self, **card: object) -> ExportView:
-        asked = Ask(self.job, 1, "slow", Card.model_validate(card), {}, "code")
+        spelt = Card.model_validate({"norms": NORMS, **card})
+        asked = Ask(self.job, 1, "slow", spelt, {}, exports.code_digest())
         return self.exports.ask(asked, "alice")[0]
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
@@ -349,6 +352,52 @@ def test_an_owner_has_so_many_at_a_time(bench: Bench) -> None:
     assert rest.next is None
 
 
+def test_new_code_writes_nothing_under_the_name_of_old_code(bench: Bench) -> None:
+    old = Ask(bench.job, 1, "slow", Card(), {}, "older")
+    first, _ = bench.exports.ask(old, "alice")
+    bench.go()
+    bench.start()
+    second = bench.ask()
+    assert second.id != first.id
+    assert bench.finished(second).state == "ready"
+    failed = bench.get(first)
+    assert failed.error is not None
+    assert (failed.state, failed.error.code) == ("failed", "code-differs")
+    assert bench.files() == [bench.file(second)]
+
+
+def test_a_process_whose_sources_change_on_the_disk_writes_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    exporter = exporting.Exporter(bench.made.settings)
+    changed = tmp_path / "stored.py"
+    changed.write_text("# newer\n")
+    monkeypatch.setattr(stored, "__file__", str(changed))
+    monkeypatch.setenv(slow_format.WHERE, str(bench.folder))
+    bench.go()
+    view = bench.ask()
+    claim = again(exporter)
+    assert claim.code != exporter.code
+    exporter._make(exporting.Work(claim))
+    failed = bench.get(view)
+    assert failed.error is not None
+    assert (failed.error.code, bench.files()) == ("code-differs", [])
+
+
+def test_what_reads_stored_sums_and_the_libraries_that_write_belong_to_the_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = exports.code_digest()
+    assert exports.code_digest() == before
+    for library in ("h5py", "hist", "uhi", "numpy"):
+        with monkeypatch.context() as newer:
+            for module in (exports, code):
+                newer.setattr(
+                    module, "version", lambda name, newer=library: "9" if name == newer else version(name)
+                )
+            assert exports.code_digest() != before
+
+
 class Shaken(Exports):
     """Hears some ends of work badly: the database fails before it has written, or after."""
 
@@ -406,7 +455,7 @@ def test_it_is_the_turn_of_who_had_fewest_made(bench: Bench) -> None:
     kept = Exports(bench.made.database, clock=lambda: now[0])
     for owner, inflations in (("alice", (1.0, 2.0, 3.0)), ("bob", (4.0, 5.0)), ("carol", (6.0,))):
         for inflation in inflations:
-            kept.ask(Ask(bench.job, 1, "slow", Card(inflation=inflation), {}, "code"), owner)
+            kept.ask(Ask(bench.job, 1, "slow", Card(inflation=inflation), {}, exports.code_digest()), owner)
             now[0] += 1
     turns = []
     for maker in range(6):
@@ -467,7 +516,7 @@ def test_a_card_that_no_longer_fits_is_shown_and_fails_without_harm_to_others(be
 
 def test_the_bytes_of_an_export_are_those_of_who_asked_for_it(bench: Bench) -> None:
     view, made = ready(bench), bench.made
-    asked = Ask(bench.job, 1, "slow", Card(inflation=2.0), {}, "code")
+    asked = Ask(bench.job, 1, "slow", Card(inflation=2.0), {}, exports.code_digest())
 
     def used(owner: str) -> int:
         with made.database.read() as connection:
@@ -491,12 +540,12 @@ def test_who_asked_for_an_export_and_who_owns_the_job_may_delete_it(bench: Bench
     share(bench.made.database, bench.job, "carol", "alice")
     views = []
     for inflation in (1.0, 2.0):
-        asked = Ask(bench.job, 1, "slow", Card(inflation=inflation), {}, "code")
+        asked = Ask(bench.job, 1, "slow", Card(inflation=inflation), {}, exports.code_digest())
         views.append(bench.exports.ask(asked, "bob")[0].id)
-    for owner, code in (("carol", "not-yours"), ("dan", "unknown-job")):
+    for owner, expected in (("carol", "not-yours"), ("dan", "unknown-job")):
         with pytest.raises(RequestError) as error:
             bench.exports.delete(bench.job, views[0], owner)
-        assert error.value.code == code
+        assert error.value.code == expected
     bench.exports.delete(bench.job, views[0], "alice")
     unshare(bench.made.database, bench.job, "bob", "alice")
     bench.exports.delete(bench.job, views[1], "bob")
