@@ -287,13 +287,13 @@ class Exporter:
     def _limit(self, now: float) -> None:
         """Give up what takes too long, and end: no library can be stopped otherwise."""
         work = self._work
-        if work is None or work.lost or now - work.begun < LONGEST_SECONDS:
+        if work is None or now - work.begun < LONGEST_SECONDS:
             return
         message = f"The file was not ready after {LONGEST_SECONDS:.0f} s."
         hint = "Ask for fewer channels, bins or systematics."
         error = RequestError(message, code="export-too-long", where=work.claim.format, hint=hint)
         log.warning("export %s is given up: %s", work.claim.id, message, extra={"job": work.claim.job})
-        with suppress(ClaimLostError):
+        with suppress(ClaimLostError):  # it was deleted, and a library is still at it
             self.exports.fail(work.claim, error, again=False)
         self._end()
 
