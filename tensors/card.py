@@ -72,9 +72,13 @@ class Norm(_Part):
     """An uncertainty of the size of processes, log-normal."""
 
     name: Name
-    processes: tuple[Pattern, ...] = Field(min_length=1, description="Names, or patterns with * and ?.")
+    processes: tuple[Pattern, ...] = Field(
+        min_length=1, max_length=1000, description="Names, or patterns with * and ?."
+    )
     size: Number = Field(gt=0, le=100, description="Factor at +1 standard deviation: 1.012 is 1.2 %.")
-    groups: tuple[Name, ...] = Field(default=(), description="For impacts; default: its own name.")
+    groups: tuple[Name, ...] = Field(
+        default=(), max_length=100, description="For impacts; default: its own name."
+    )
     optional: Flag = Field(default=False, description="Leave it out where no process has such a name.")
     subtracted: Flag = Field(
         default=True, description="Whether what is subtracted for the nonprompt estimate changes, too."
@@ -94,7 +98,7 @@ class Rule(_Part):
         description="What becomes of different up and down templates: keep them; their average; the larger; or two "
         "nuisances, average (SymAvg) and difference (SymDiff): linear, or quadratic (the difference times root 3).",
     )
-    groups: tuple[Name, ...] = Field(default=(), description="Further groups for impacts.")
+    groups: tuple[Name, ...] = Field(default=(), max_length=100, description="Further groups for impacts.")
     drop: Flag | None = Field(default=None, description="Leave them out; false: take them all the same.")
 
 
@@ -127,7 +131,9 @@ class Card(_Part):
         max_length=1000,
         description="Simulated data sets by process; default: the data sets' groups.",
     )
-    systematics: tuple[Name, ...] | None = Field(default=None, description="Variation groups; default: all.")
+    systematics: tuple[Name, ...] | None = Field(
+        default=None, max_length=1000, description="Variation groups; default: all."
+    )
     norms: tuple[Norm, ...] = Field(default=(), max_length=1000)
     rules: tuple[Rule, ...] = Field(default=(), max_length=1000)
     floating: tuple[Name, ...] = Field(

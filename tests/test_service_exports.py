@@ -490,6 +490,8 @@ def test_what_takes_too_long_has_failed_and_the_next_is_made(
         {"norms": [{"name": f"n{i}", "processes": ["*"], "size": 1.1} for i in range(1001)]},
         {"processes": {f"p{i}": ["Wplusmunu"] for i in range(1001)}},
         {"floating": [f"p{i}" for i in range(1001)]},
+        {"systematics": ["mass"] * 1001},
+        {"rules": [{"match": "x", "groups": ["x"] * 101}]},
         {"channels": [{"mask": list(range(100_001))}]},
     ],
 )
