@@ -108,6 +108,7 @@ class Exporter:
         self.pins = Pins(database)
         self.holder = lease.identity()
         self.code = code_digest()
+        self.outdated = False
         self._work: Work | None = None
         self._left: Claim | None = None
 
@@ -126,7 +127,7 @@ class Exporter:
         remove_leftovers(self.store, time.time())
         threading.Thread(target=self._watch, args=(told, parent), name="watch", daemon=True).start()
         last = time.monotonic()
-        while time.monotonic() - last < idle:
+        while time.monotonic() - last < idle and not self.outdated:
             claim = self._claim()
             if claim is None:
                 time.sleep(POLL_SECONDS)
@@ -141,16 +142,24 @@ class Exporter:
     # one export
 
     def _claim(self) -> Claim | None:
-        """Take the next; what the database did not let go of is given back before, and was no crash."""
+        """Take the next; what the database did not let go of is given back before, and was no crash.
+
+        What was asked for of newer code than this process has is left to the next one.
+        """
         try:
             if self._left is not None:
                 with suppress(ClaimLostError):
                     self.exports.release(self._left)
                 self._left = None
-            return self.exports.claim(self.holder)
+            claim = self.exports.claim(self.holder)
+            if claim is not None and claim.code != self.code and self.code != code_digest():
+                self.outdated = True  # the next process has the code that is on the disk now
+                self.exports.release(claim)
+                return None
         except OperationalError as error:
             log.warning("the job database does not answer: %s", error)
             return None
+        return claim
 
     def _make(self, work: Work) -> None:
         claim = work.claim

@@ -376,6 +376,9 @@ def test_a_process_whose_sources_change_on_the_disk_writes_nothing(
     monkeypatch.setenv(slow_format.WHERE, str(bench.folder))
     bench.go()
     view = bench.ask()
+    assert exporter._claim() is None
+    assert exporter.outdated, "the next process has the new sources"
+    assert (bench.get(view).state, bench.row(view).crashes) == ("queued", 0)
     claim = again(exporter)
     assert claim.code != exporter.code
     exporter._make(exporting.Work(claim))
