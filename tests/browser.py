@@ -140,9 +140,17 @@ class Tab:
     def until(self, expression: str, seconds: float = SECONDS) -> None:
         """Wait until an expression is true."""
         deadline = time.monotonic() + seconds
-        while not self.js(f"!!({expression})"):
+        while not self._is(expression):
             assert time.monotonic() < deadline, f"never true: {expression}; {self.complaints}"
             time.sleep(0.05)
+
+    def _is(self, expression: str) -> bool:
+        try:
+            return bool(self.js(f"!!({expression})"))
+        except AssertionError as error:
+            if "navigated" not in str(error):  # on its way from one page to the next
+                raise
+            return False
 
     def text(self, selector: str) -> str:
         """Return the visible text of an element."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -182,8 +183,9 @@ class ExportContract:
 
     def test_the_same_input_gives_the_same_bytes(self, tmp_path: Path) -> None:
         (tmp_path / "b").mkdir()
-        one, other = (self.written(fit_of(), folder).read_bytes() for folder in (tmp_path, tmp_path / "b"))
-        assert one == other
+        one = self.written(fit_of(), tmp_path).read_bytes()
+        time.sleep(1.1)  # no format may tell the second in which it was written
+        assert one == self.written(fit_of(), tmp_path / "b").read_bytes()
 
     @pytest.mark.parametrize(
         ("facts", "mark"),

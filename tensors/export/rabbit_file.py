@@ -19,6 +19,7 @@ missing.
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -59,13 +60,30 @@ def created(fit: FitInput, path: Path) -> Iterator[Any]:
             "The rabbit format needs the package h5py.", code="missing-extra", hint=hint
         ) from None
     nominal, data = expected(fit), _joined([channel.data for channel in fit.channels], fit)
-    # version 1.10 of the file format (2016) lets attributes, and so cards, be longer than 64 kB
-    with h5py.File(path, "w", libver=("v110", "v110")) as file:
+    with _new_file(path, h5py) as file:
         _write_origin(file, fit)
         _write_meta(file, fit)
         _write_parameters(file, fit, h5py)
         _write_sums(file, fit, nominal, data)
         yield file
+
+
+def new_group(parent: Any, name: str) -> Any:
+    """Return a new group that does not tell when it was made: the same input has the same bytes."""
+    import h5py
+
+    timeless = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    timeless.set_obj_track_times(False)
+    return h5py.Group(h5py.h5g.create(parent.id, name.encode(), gcpl=timeless))
+
+
+def _new_file(path: Path, h5py: Any) -> Any:
+    timeless = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    timeless.set_obj_track_times(False)
+    # version 1.10 of the file format (2016) lets attributes, and so cards, be longer than 64 kB
+    version = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    version.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    return h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, timeless, version))
 
 
 def offsets(fit: FitInput) -> list[int]:
@@ -131,8 +149,9 @@ def _write_origin(file: Any, fit: FitInput) -> None:
     file.attrs["incomplete"] = incomplete.mark(fit.metadata)
     if fit.metadata.get("card") is not None:
         file.attrs["card"] = json.dumps(fit.metadata["card"], sort_keys=True)
+    bins = new_group(new_group(file, "binworks"), "bins")
     for channel in fit.channels:
-        file[f"binworks/bins/{channel.name}"] = np.flatnonzero(channel.used).astype(INTEGER)
+        bins[channel.name] = np.flatnonzero(channel.used).astype(INTEGER)
 
 
 def _write_meta(file: Any, fit: FitInput) -> None:
@@ -147,7 +166,7 @@ def _write_meta(file: Any, fit: FitInput) -> None:
         "symmetric_tensor": bool(fit.symmetric),
         "systematic_type": "log_normal",
     }
-    group = file.create_group("meta")
+    group = new_group(file, "meta")
     group.attrs["narf_h5py_pickle_protocol_version"] = 1
     group["pickle_data"] = np.frombuffer(pickle.dumps(meta, PROTOCOL), np.uint8)
 

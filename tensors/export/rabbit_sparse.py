@@ -105,7 +105,7 @@ class _Held:
 
 def _create(file: Any, name: str, shape: tuple[int, ...], count: int) -> _Held:
     """Return a sparse array of so many entries; the indices, in order, take hardly any space when compressed."""
-    group = file.create_group(name)
+    group = rabbit_file.new_group(file, name)
     group.attrs["dense_shape"] = np.array(shape, INTEGER)
     packed = {"chunks": (min(count, CHUNK), 2), "compression": "gzip", "compression_opts": 1, "shuffle": True}
     indices = group.create_dataset("indices", (count, 2), INTEGER, **(packed if count else {}))
