@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from binworks.tensors import incomplete
-from binworks.tensors.errors import RequestError
+from binworks.tensors.export.hdf5 import h5py_for
 from binworks.tensors.fitinput import Effect, FitChannel, FitInput
 from binworks.tensors.histogram import Float64
 
@@ -52,13 +52,7 @@ def created(fit: FitInput, path: Path) -> Iterator[Any]:
     RequestError
         ``missing-extra`` without h5py.
     """
-    try:
-        import h5py
-    except ImportError:
-        hint = "pip install 'binworks[rabbit]'"
-        raise RequestError(
-            "The rabbit format needs the package h5py.", code="missing-extra", hint=hint
-        ) from None
+    h5py = h5py_for("rabbit")
     nominal, data = expected(fit), _joined([channel.data for channel in fit.channels], fit)
     with _new_file(path, h5py) as file:
         _write_origin(file, fit)
@@ -70,8 +64,7 @@ def created(fit: FitInput, path: Path) -> Iterator[Any]:
 
 def new_group(parent: Any, name: str) -> Any:
     """Return a new group that does not tell when it was made: the same input has the same bytes."""
-    import h5py
-
+    h5py = h5py_for("rabbit")
     timeless = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
     timeless.set_obj_track_times(False)
     return h5py.Group(h5py.h5g.create(parent.id, name.encode(), gcpl=timeless))

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from binworks.tensors import incomplete
-from binworks.tensors.errors import RequestError
 from binworks.tensors.export import templates, uhi
+from binworks.tensors.export.hdf5 import h5py_for
 from binworks.tensors.fitinput import FitChannel, FitInput
 from binworks.tensors.histogram import Histogram
 
@@ -35,14 +35,9 @@ def write(fit: FitInput, path: Path) -> None:
     RequestError
         ``missing-extra`` without h5py.
     """
-    try:
-        import h5py
-        from uhi.io import hdf5
-    except ImportError:
-        hint = "pip install 'binworks[rabbit]'"
-        raise RequestError(
-            "The format uhi-hdf5 needs the package h5py.", code="missing-extra", hint=hint
-        ) from None
+    h5py = h5py_for("uhi-hdf5")
+    from uhi.io import hdf5
+
     with h5py.File(path, "w") as file:
         file.attrs.update({key: fit.metadata[key] for key in ORIGIN if fit.metadata.get(key) is not None})
         file.attrs["format"] = uhi.VERSION
