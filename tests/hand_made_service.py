@@ -7,7 +7,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -300,3 +301,15 @@ class Served:
 
     def client(self, user: str = "alice") -> Client:
         return Client(self.url, self.made.tokens[user])
+
+
+@contextmanager
+def serving(home: Path) -> Iterator[Served]:
+    """Serve a finished job of alice's."""
+    made = HandMade.make(home)
+    sums = {"Wplusmunu": filled(1), "Wminusmunu": filled(2), "SingleMuon": filled(3, groups=())}
+    job = made.finished(sums)
+    with ApiProcess(made.settings.home, made.settings.port) as api:
+        yield Served(made, api, job, sums)
+        api.stop()
+    made.database.close()

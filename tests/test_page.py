@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from hand_made_service import HandMade, Served
+from hand_made_service import HandMade, Served, serving
 from sqlalchemy import insert, update
 
 from binworks.api import page_parts, page_templates, preview
@@ -25,8 +25,6 @@ from binworks.api.context import Context
 from binworks.api.preview import Look
 from binworks.service.database import jobs, units
 from binworks.service.model import JobState, UnitState
-
-pytest_plugins = ["served_fixture"]
 
 EVIL = "<script>alert(1)</script>"
 PROGRESS = {"counts": {"units": {}, "events": {"done": 5, "total": 10}}, "eta_s": 1.0}
@@ -41,6 +39,12 @@ def visitor(served: Served, user: str | None = "alice") -> Iterator[httpx.Client
             answer = site.post("/login", data={"token": served.made.tokens[user], "next": "/"})
             assert (answer.status_code, answer.headers["location"]) == (303, "/")
         yield site
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serving(tmp_path_factory.mktemp("page") / "home") as mine:
+        yield mine
 
 
 @pytest.fixture(scope="module")
