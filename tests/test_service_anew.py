@@ -23,7 +23,19 @@ from ledger_toys import (
 )
 from sqlalchemy import func, select
 
-from binworks.service.database import Database, generations, job_events, merges, metadata, pins, units
+from binworks.service import access
+from binworks.service.database import (
+    Database,
+    exports,
+    generations,
+    job_events,
+    merges,
+    metadata,
+    pins,
+    shares,
+    units,
+)
+from binworks.service.exports import Ask, Exports
 from binworks.service.jobs import Jobs
 from binworks.service.ledger import FileKey, Ledger
 from binworks.service.model import JobState, UnitState
@@ -31,6 +43,7 @@ from binworks.service.pins import Pins
 from binworks.service.plan import FileFacts
 from binworks.service.quotas import Limits
 from binworks.service.units import Status
+from binworks.tensors.card import Card
 from binworks.tensors.errors import ConflictError, RequestError
 
 pytest_plugins = ["ledger_fixture"]
@@ -233,13 +246,16 @@ def test_a_deleted_job_is_gone_with_all_its_rows(
         ledger.merged(each, "W", (1, 0), "m", RECEIPT)
         end(ledger, each, complete=True)
         Pins(database, clock).pin(each)
+        access.share(database, each, "bob", "me")
+        ask = Ask(each, 1, "rabbit", Card(), {}, "code")
+        Exports(database, clock=clock).ask(ask, "me")
     jobs.delete(job, "me")
     for again in (jobs.get, jobs.delete):
         with pytest.raises(RequestError) as caught:
             again(job)
         assert code(caught) == "unknown-job"
     with database.read() as connection:
-        for table in (units, merges, generations, pins, job_events):
+        for table in (units, merges, generations, pins, job_events, exports, shares):
             left = connection.execute(select(func.count()).where(table.c.job == job)).scalar_one()
             kept = connection.execute(select(func.count()).where(table.c.job == other)).scalar_one()
             assert (left, kept > 0) == (0, True), table
@@ -248,7 +264,7 @@ def test_a_deleted_job_is_gone_with_all_its_rows(
 
 def test_every_table_that_names_a_job_is_emptied_of_it() -> None:
     named = {table.name for table in metadata.tables.values() if any(c.foreign_keys for c in table.columns)}
-    assert named == {"units", "merges", "generations", "pins", "job_events"}
+    assert named == {"units", "merges", "generations", "pins", "job_events", "exports", "shares"}
 
 
 def test_only_a_finished_job_of_ones_own_can_be_deleted(jobs: Jobs, ledger: Ledger) -> None:
