@@ -64,7 +64,8 @@ class Publisher:
         JobFailedError
             If it cannot be written.
         """
-        if final and await self.rim.call(self.rim.ledger.has_final, self.job):
+        # there is one already if a driver died after it, or if it was found in the store: nothing comes after the last
+        if await self.rim.call(self.rim.ledger.has_final, self.job):
             return
         n = await self.rim.call(self.rim.ledger.new_generation, self.job)
         cut = snapshot.cut(workload, n, final=final, unreadable=self.unreadable, now=self.rim.clock())
