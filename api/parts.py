@@ -7,14 +7,12 @@ or cannot be decoded is an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from binworks.api.cached import Shelf
 from binworks.service.store import Store, named_damage
-from binworks.tensors.expansion import Expansion
 from binworks.tensors.histogram import Float64, Histogram, axes_of
 from binworks.tensors.select import Select, cut_axes, slices
 
@@ -80,41 +78,3 @@ class Sums:
                 held = group[kind]
             self._shelf.put(key, held, HANDLE_BYTES)
         return held
-
-
-def template(
-    expansion: Expansion, variation: str, nominal: Histogram, column: Callable[[int], Float64]
-) -> Float64:
-    """Return one template, with the bits that `Expansion.expand` gives it.
-
-    Parameters
-    ----------
-    expansion : Expansion
-        Of the variation's group.
-    variation : str
-        Its name.
-    nominal : Histogram
-        Over the cells.
-    column : callable
-        Gives a column of the compact block, over the cells.
-    """
-    row = expansion.variations.index(variation)
-    entries = np.flatnonzero(expansion.variation == row)
-    axes = [nominal.axis(name) for name in expansion.block_axes]
-    front = list(range(len(axes)))
-
-    def by_place(sums: Float64) -> Float64:
-        moved = np.moveaxis(sums, axes, front)
-        return moved.reshape(int(np.prod(moved.shape[: len(axes)], dtype=np.int64)), -1)
-
-    cells = by_place(nominal.values)
-    out = np.zeros(cells.shape)
-    if expansion.base[row]:
-        out += expansion.base[row] * cells
-    columns = expansion.column[entries]
-    for number in np.unique(columns):  # ascending: each place adds up its columns in the order of `expand`
-        of = entries[columns == number]
-        places = expansion.place[of]
-        out[places] += expansion.coefficient[of, np.newaxis] * by_place(column(int(number)))[places]
-    shape = np.moveaxis(nominal.values, axes, front).shape
-    return np.ascontiguousarray(np.moveaxis(out.reshape(shape), front, axes))

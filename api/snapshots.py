@@ -11,7 +11,7 @@ from fastapi import Path, Query
 
 from binworks.api.auth import User
 from binworks.api.context import Context
-from binworks.api.parts import Sums, template
+from binworks.api.parts import Sums
 from binworks.api.problems import NotFoundError
 from binworks.service import layout
 from binworks.service.model import GenerationView
@@ -156,7 +156,7 @@ class Snapshot:
                 "variation", variation, [v for v, group in groups.items() if blocks[group] in known]
             )
         nominal = self.nominal(dataset)
-        values = template(expansion, variation, nominal, self.sums(dataset, expansion.block).column)
+        values = expansion.expand_one(nominal, variation, self.sums(dataset, expansion.block).column)
         return Histogram(nominal.axes, values, None, {**nominal.metadata, "variation": variation})
 
     def _groups_of(self) -> dict[str, str]:

@@ -11,7 +11,7 @@ So a new covariance, another scaling or another choice of eigenvectors needs no 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -157,15 +157,12 @@ class Expansion:
         """
         rows = self._rows(self.variations if variations is None else variations)
         axes = [nominal.axis(name) for name in self.block_axes]
-        front = list(range(len(axes)))
-        cells = np.moveaxis(nominal.values, axes, front)
-        columns = np.moveaxis(compact.values, axes, front)
-        blocks = int(np.prod(cells.shape[: len(axes)], dtype=np.int64))
-        sums = columns.reshape(blocks, -1, columns.shape[-1])
-        out = np.zeros((len(rows), blocks, sums.shape[1]))
+        cells = _by_place(nominal.values, axes)
+        sums = _by_place(compact.values, axes).reshape(*cells.shape, -1)
+        out = np.zeros((len(rows), *cells.shape))
         base = self.base[rows]
         for row in np.flatnonzero(base):
-            out[row] += base[row] * cells.reshape(blocks, -1)
+            out[row] += base[row] * cells
         target = np.full(len(self.variations), -1)
         target[rows] = np.arange(len(rows))
         wanted = np.flatnonzero(target[self.variation] >= 0)
@@ -176,8 +173,42 @@ class Expansion:
             if len(group):
                 b, c = self.place[group[0]], self.column[group[0]]
                 out[target[self.variation[group]], b] += self.coefficient[group, np.newaxis] * sums[b, :, c]
-        shaped = out.reshape((len(rows), *cells.shape))
-        return np.ascontiguousarray(np.moveaxis(shaped, [1 + i for i in front], [1 + a for a in axes]))
+        return _from_places(out, nominal.values.shape, axes)
+
+    def expand_one(self, nominal: Histogram, variation: str, column: Callable[[int], Float64]) -> Float64:
+        """Return one template, with the bits that `expand` gives it, from no more than the columns that it needs.
+
+        Parameters
+        ----------
+        nominal : Histogram
+            Over the cells.
+        variation : str
+            Its name.
+        column : callable
+            Gives a column of the compact block, over the cells.
+
+        Raises
+        ------
+        RequestError
+            If the name is not one of this group's.
+        """
+        row = self._rows([variation])[0]
+        entries = np.flatnonzero(self.variation == row)
+        axes = [nominal.axis(name) for name in self.block_axes]
+        cells = _by_place(nominal.values, axes)
+        out = np.zeros(cells.shape)
+        if self.base[row]:
+            out += self.base[row] * cells
+        columns = self.column[entries]
+        for number in np.unique(
+            columns
+        ):  # ascending: each place adds up its columns in the order of `expand`
+            of = entries[columns == number]
+            places = self.place[of]
+            sums = _by_place(column(int(number)), axes)[places]
+            out[places] += self.coefficient[of, np.newaxis] * sums
+        (found,) = _from_places(out[np.newaxis], nominal.values.shape, axes)
+        return np.asarray(found)
 
     def selected(self, axes: Sequence[Any], select: Select) -> Expansion:
         """Return the expansion for histograms that are cropped.
@@ -253,3 +284,17 @@ class Expansion:
             if name not in self._index:
                 raise unknown_name("variation", name, list(self.variations))
         return np.array([self._index[name] for name in names], dtype=np.int64)
+
+
+def _by_place(values: Float64, axes: Sequence[int]) -> Float64:
+    """Return cells with the axes that make the place in front, shape (places, other cells and columns)."""
+    moved = np.moveaxis(values, axes, range(len(axes)))
+    return moved.reshape(int(np.prod(moved.shape[: len(axes)], dtype=np.int64)), -1)
+
+
+def _from_places(templates: Float64, shape: tuple[int, ...], axes: Sequence[int]) -> Float64:
+    r"""Return templates of shape (n, places, other cells) as (n, \*shape), undoing `_by_place`."""
+    others = [extent for axis, extent in enumerate(shape) if axis not in axes]
+    shaped = templates.reshape(len(templates), *(shape[axis] for axis in axes), *others)
+    front = range(1, 1 + len(axes))
+    return np.ascontiguousarray(np.moveaxis(shaped, front, [1 + axis for axis in axes]))
