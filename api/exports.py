@@ -22,7 +22,7 @@ from binworks.service.exports import Ask, ExportPage, ExportRequest, ExportView,
 from binworks.service.stored import StoredSource
 from binworks.tensors import source
 from binworks.tensors.card import Card, Channel
-from binworks.tensors.errors import ConflictError, RequestError, unknown_name
+from binworks.tensors.errors import ConflictError, RequestError
 from binworks.tensors.select import slices
 
 POLL_SECONDS = 0.2
@@ -203,12 +203,11 @@ def _latest(context: Context, user: User, job: str, where: str) -> int:
 def _check_names(found: StoredSource, channel: Channel, where: str) -> None:
     """Refuse a channel whose names are not there, at once and not when the file is made."""
     datasets = channel.datasets if channel.datasets is not None else tuple(found.datasets)
-    for name in datasets:
-        if name not in found.datasets:
-            raise _at(f"{where}.datasets", unknown_name("data set", name, list(found.datasets)))
-        held = found.datasets[name]["histograms"]
-        if channel.histogram not in held:
-            raise _at(f"{where}.histogram", unknown_name("histogram", channel.histogram, held))
+    try:
+        source.check_names(found, datasets, channel.histogram)
+    except RequestError as error:
+        field = "histogram" if error.code == "unknown-histogram" else "datasets"
+        raise _at(f"{where}.{field}", error) from None
     if channel.select is not None and datasets:
         try:
             slices(found.axes(datasets[0], channel.histogram), channel.select)

@@ -16,7 +16,7 @@ from binworks.tensors.expansion import Expansion, Int64, used_templates
 from binworks.tensors.fitinput import Effect, FitChannel, FitInput, Parameter, check
 from binworks.tensors.histogram import Float64, Histogram
 from binworks.tensors.nonprompt import NAME, Estimate
-from binworks.tensors.source import NOMINAL, Source, check_complete, read_prompt, read_tensor, selection
+from binworks.tensors.source import NOMINAL, Source, check_complete, read_tensor, read_with_regions, selection
 from binworks.tensors.systematics import Line, effects, lines, ratio_logarithms, touched_cells
 from binworks.tensors.tensor import SIGNAL_REGION, Tensor
 
@@ -65,7 +65,7 @@ def from_tensor(tensor: Tensor) -> FitInput:
     RequestError
         Code ``no-data`` if it has none.
     """
-    part = _Part(Channel(), tensor, [_Simulated(tensor, p) for p in range(len(tensor.processes))])
+    part = _Part(Channel(), tensor, _simulated(tensor))
     return _combine(Card(), [part], {**tensor.metadata, "inflation": 1.0})
 
 
@@ -185,34 +185,33 @@ class _Part:
 
 def _read(card: Card, channel: Channel, source: Source) -> _Part:
     settings = card.nonprompt
-    tensor = read_tensor(card, channel, source)
-    processes: list[_Process] = [
-        _Simulated(tensor, number)
-        for number, name in enumerate(tensor.processes)
-        if settings is None or name != settings.process
-    ]
-    if settings is not None:
-        if dict(selection(channel, source)) != dict(SIGNAL_REGION) or channel.histogram != NOMINAL:
-            raise RequestError(
-                "The nonprompt background is estimated for the signal region of `nominal` only.",
-                code="bad-card",
-                where=f"card.channels.{channel.name}.select",
-                hint="Leave out `select`, or `nonprompt`.",
-            )
-        estimated = _estimate(card, settings, channel, source)
-        return _Part(channel, tensor, [*processes, estimated], estimated.estimate.borrowed)
-    return _Part(channel, tensor, processes)
+    if settings is None:
+        tensor = read_tensor(card, channel, source)
+        return _Part(channel, tensor, _simulated(tensor))
+    if dict(selection(channel, source)) != dict(SIGNAL_REGION) or channel.histogram != NOMINAL:
+        raise RequestError(
+            "The nonprompt background is estimated for the signal region of `nominal` only.",
+            code="bad-card",
+            where=f"card.channels.{channel.name}.select",
+            hint="Leave out `select`, or `nonprompt`.",
+        )
+    tensor, everywhere = read_with_regions(card, channel, source, settings.process)
+    label = NAME if len(card.channels) == 1 else f"{NAME}_{channel.name}"
+    estimated = _estimate(settings, label, everywhere)
+    return _Part(channel, tensor, [*_simulated(tensor), estimated], estimated.estimate.borrowed)
 
 
-def _estimate(card: Card, settings: Nonprompt, channel: Channel, source: Source) -> _Estimated:
+def _simulated(tensor: Tensor) -> list[_Process]:
+    return [_Simulated(tensor, number) for number in range(len(tensor.processes))]
+
+
+def _estimate(settings: Nonprompt, label: str, prompt: Tensor) -> _Estimated:
     """Return the nonprompt background, from all six regions of the data and of the prompt simulation."""
-    prompt = read_prompt(card, channel, source, settings.process)
     if prompt.data is None:
         raise RequestError("The nonprompt background is estimated from data; there are none.", code="no-data")
     data = Histogram(prompt.axes, prompt.data, prompt.data)
     simulated = Histogram(prompt.axes, prompt.nominal.sum(axis=0), prompt.variances.sum(axis=0))
     estimate = Estimate.make(data, simulated, settings)
-    label = NAME if len(card.channels) == 1 else f"{NAME}_{channel.name}"
     responses = {block: _response(estimate, *held) for (_, block), held in prompt.blocks.items()}
     return _Estimated(settings.process, label, estimate, prompt.processes, prompt.nominal, responses)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from binworks.tensors.accumulator import Accumulator
@@ -11,7 +12,7 @@ from binworks.tensors.errors import ConflictError, RequestError, unknown_name
 from binworks.tensors.expansion import Expansion
 from binworks.tensors.histogram import Histogram
 from binworks.tensors.incomplete import mark
-from binworks.tensors.select import Select
+from binworks.tensors.select import Select, crop
 from binworks.tensors.tensor import SIGNAL_REGION, Contribution, Tensor, assemble
 
 NOMINAL = "nominal"
@@ -64,41 +65,78 @@ def read_tensor(card: Card, channel: Channel, source: Source) -> Tensor:
     RequestError
         For a data set, axis or bin that does not exist, and where a cross section or luminosity is missing.
     """
-    return _assembled(card, channel, source, selection(channel, source))
+    select, expansions = selection(channel, source), _expansions(card, channel, source)
+    contributions = _contributions(card, channel, source, expansions, select)
+    return _assembled(card, channel, source, expansions, contributions, select)
 
 
-def read_prompt(card: Card, channel: Channel, source: Source, nonprompt: str) -> Tensor:
-    """Return the sums in all regions, without a simulated process ``nonprompt``; compact blocks of all together.
+def read_with_regions(card: Card, channel: Channel, source: Source, without: str) -> tuple[Tensor, Tensor]:
+    """Return the sums of a channel like `read_tensor`, and those in all regions; each data set is read once.
+
+    Parameters
+    ----------
+    without : str
+        Process that is in neither; of the second, the compact blocks are added over all processes.
 
     Raises
     ------
     RequestError
-        For a data set, axis or bin that does not exist, and where a cross section or luminosity is missing.
+        As `read_tensor`.
     """
-    return _assembled(card, channel, source, {}, without=nonprompt)
+    select, expansions = selection(channel, source), _expansions(card, channel, source)
+    cut: list[Contribution] = []
+
+    def whole() -> Iterator[Contribution]:
+        for each in _contributions(card, channel, source, expansions, {}, without):
+            held = {name: crop(sums, select) for name, sums in each.accumulator.histograms.items()}
+            cut.append(replace(each, accumulator=Accumulator(held, each.accumulator.counts)))
+            yield each
+
+    everywhere = _assembled(card, channel, source, expansions, whole(), {}, together=True)
+    return _assembled(card, channel, source, expansions, cut, select), everywhere
+
+
+def _contributions(
+    card: Card,
+    channel: Channel,
+    source: Source,
+    expansions: Sequence[Expansion],
+    select: Select,
+    without: str | None = None,
+) -> Iterator[Contribution]:
+    """Give the data sets that are wanted, one after the other, cut."""
+    luminosity = _luminosity(card, source)
+    blocks = {expansion.block for expansion in expansions}
+    for name, process in _processes(card, channel, source).items():
+        if process != without:
+            yield Contribution(
+                process,
+                normalisation(name, source.datasets[name], luminosity),
+                _cut_sums(source, name, channel.histogram, blocks, select),
+                is_data=source.datasets[name]["kind"] == "data",
+            )
 
 
 def _assembled(
-    card: Card, channel: Channel, source: Source, select: Select, without: str | None = None
+    card: Card,
+    channel: Channel,
+    source: Source,
+    expansions: Sequence[Expansion],
+    contributions: Iterable[Contribution],
+    select: Select,
+    *,
+    together: bool = False,
 ) -> Tensor:
-    groups = _processes(card, channel, source)
-    luminosity = card.luminosity or source.facts["luminosity"]
-    expansions = _expansions(card, channel, source)
-    blocks = {expansion.block for expansion in expansions}
-    contributions = (
-        Contribution(
-            process,
-            normalisation(name, source.datasets[name], luminosity),
-            _cut_sums(source, name, channel.histogram, blocks, select),
-            is_data=source.datasets[name]["kind"] == "data",
-        )
-        for name, process in groups.items()
-        if process != without
-    )
+    """Add what is cut already."""
     axes = _axes(channel, source)
     cut = [expansion.selected(axes, select) for expansion in expansions]
-    facts = {**source.facts, "luminosity": luminosity}
-    return assemble(contributions, cut, region={}, metadata=facts, together=without is not None)
+    facts = {**source.facts, "luminosity": _luminosity(card, source)}
+    return assemble(contributions, cut, region={}, metadata=facts, together=together)
+
+
+def _luminosity(card: Card, source: Source) -> float | None:
+    found: float | None = card.luminosity or source.facts["luminosity"]
+    return found
 
 
 def selection(channel: Channel, source: Source) -> Select:
@@ -112,11 +150,18 @@ def selection(channel: Channel, source: Source) -> Select:
 def _axes(channel: Channel, source: Source) -> tuple[Any, ...]:
     """Return the axes of a channel's sums before anything is cut; they are the same for all data sets."""
     first = next(iter(channel.datasets or source.datasets))
-    _check_names(source, [first], channel.histogram)
+    check_names(source, [first], channel.histogram)
     return source.axes(first, channel.histogram)
 
 
-def _check_names(source: Source, datasets: Iterable[str], histogram: str) -> None:
+def check_names(source: Source, datasets: Iterable[str], histogram: str) -> None:
+    """Refuse names that are not there.
+
+    Raises
+    ------
+    RequestError
+        Code ``unknown-data-set`` or ``unknown-histogram``.
+    """
     for name in datasets:
         if name not in source.datasets:
             raise unknown_name("data set", name, list(source.datasets))
@@ -151,12 +196,12 @@ def _processes(card: Card, channel: Channel, source: Source) -> dict[str, str]:
     """Return the process of each data set that is wanted; data come under their own names."""
     known = source.datasets
     wanted = list(known) if channel.datasets is None else list(channel.datasets)
-    _check_names(source, wanted, channel.histogram)
+    check_names(source, wanted, channel.histogram)
     if card.processes is None:
         return {name: known[name]["group"] for name in wanted}
     named: dict[str, str] = {}
     for process, names in card.processes.items():
-        _check_names(source, names, channel.histogram)
+        check_names(source, names, channel.histogram)
         for name in names:
             if name in named or known[name]["kind"] == "data":
                 why = "twice" if name in named else "and is not simulated: data are always taken"
