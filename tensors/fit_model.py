@@ -182,7 +182,7 @@ def _channel_model(channel: FitChannel, parameters: int, interest: int) -> tuple
             rows = np.arange(bins)[where]
             shifts[effect.parameters[:, np.newaxis], rows] += mine * (effect.up - down) / 2
             if interest in effect.parameters:
-                varied = nominal.copy() * np.ones_like(templates)
+                varied = varied.copy()
                 row = int(np.flatnonzero(effect.parameters == interest)[0])
                 varied[:, where] = mine * np.exp(_log_at(effect.up[row], down[row]))
         templates += varied
