@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import brute_force_cases
 import numpy as np
 import pytest
+from fit_source import FACTS, InMemory
 
 from binworks.processors import registry
 from binworks.processors.cards import CARDS, default_card
@@ -19,7 +19,6 @@ from binworks.tensors.expansion import Expansion
 from binworks.tensors.fitbuild import fit_input
 from binworks.tensors.histogram import Histogram
 from binworks.tensors.nonprompt import Estimate
-from binworks.tensors.select import Select, crop
 
 STEPS = ("reco", "tracking", "idip", "trigger", "iso")
 PUBLISHED = {
@@ -48,47 +47,6 @@ LIGHT = ("Top", "Diboson", "PhotonInduced", "Other")
 """Processes without variations in the test."""
 
 
-@dataclass
-class InMemory:
-    """Sums of a job with all variation groups: W and Z vary, other simulation does not."""
-
-    groups: Sequence[Expansion]
-    held: Mapping[str, Accumulator]
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        return {
-            "job": "j",
-            "generation": 1,
-            "luminosity": 10.0,
-            "complete": True,
-            "fraction": 1.0,
-            "missing": None,
-        }
-
-    @property
-    def datasets(self) -> Mapping[str, Mapping[str, Any]]:
-        return {
-            name: {
-                "kind": "data" if name == "data" else "mc",
-                "group": name,
-                "cross_section": 1.0,
-                "counts": {"sum_sign": 10},
-                "histograms": list(sums.histograms),
-            }
-            for name, sums in self.held.items()
-        }
-
-    def axes(self, dataset: str, histogram: str) -> tuple[Any, ...]:
-        return self.held[dataset].histograms[histogram].axes
-
-    def sums(self, dataset: str, histogram: str, select: Select) -> Histogram:
-        return crop(self.held[dataset].histograms[histogram], select)
-
-    def expansions(self) -> Sequence[Expansion]:
-        return self.groups
-
-
 def sums(axes: tuple[Any, ...], level: float, seed: int, blocks: Mapping[str, Expansion]) -> Accumulator:
     """Return sums about a level, and blocks that vary them by a per mille."""
     rng = np.random.default_rng(seed)
@@ -113,7 +71,8 @@ def source(channel: str, corrections: Any) -> InMemory:
     held = {"data": sums(axes, 1000.0, 0, {})}
     held |= {name: sums(axes, 10.0, 1 + i, {}) for i, name in enumerate(LIGHT)}
     held |= {name: sums(axes, 100.0, 8 + i, widest) for i, name in enumerate("WZ")}
-    return InMemory(expansions, held)
+    # of luminosity and cross section such that the sums are the expected events
+    return InMemory(held, expansions, {**FACTS, "luminosity": 10.0}, cross_section=1.0)
 
 
 @pytest.fixture(scope="module")

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import hist
 import numpy as np
 import pytest
+from fit_source import FACTS, InMemory
 from toy_w import toy_tensor
 
 from binworks.tensors.accumulator import Accumulator
 from binworks.tensors.axes import w_axes
 from binworks.tensors.card import Card, Nonprompt
 from binworks.tensors.errors import BinworksError, ConflictError, RequestError
-from binworks.tensors.expansion import Expansion
 from binworks.tensors.fitbuild import fit_input, from_tensor
 from binworks.tensors.fitinput import LOWEST, FitChannel, FitInput
 from binworks.tensors.groups import efficiency, mass
 from binworks.tensors.groups.base import VariationGroup, linear_group, symmetrised_group
 from binworks.tensors.histogram import Float64, Histogram
 from binworks.tensors.nonprompt import Estimate
-from binworks.tensors.select import Select, crop
+from binworks.tensors.select import crop
 from binworks.tensors.tensor import SIGNAL_REGION, Contribution, assemble
 
 RNG = np.random.default_rng(11)
@@ -32,47 +31,12 @@ GROUPS: tuple[VariationGroup, ...] = (
     linear_group("scale", ["s0", "s1"], 1e-3 * RNG.normal(size=(2, 48, 2)), ("dA", "dM"), "own"),
     symmetrised_group("theory", ["aUp", "aDown", "b"], averaged=["a"]),
 )
-LUMINOSITY = 120.0
+LUMINOSITY = FACTS["luminosity"]
 
 
-@dataclass
-class InMemory:
-    """Sums that are here already."""
-
-    sums_of: Mapping[str, Accumulator]
-    groups: Sequence[VariationGroup] = GROUPS
-    facts: Mapping[str, Any] = field(
-        default_factory=lambda: {
-            "job": "j1",
-            "generation": 3,
-            "luminosity": LUMINOSITY,
-            "complete": True,
-            "fraction": 1.0,
-            "missing": None,
-        }
-    )
-
-    @property
-    def datasets(self) -> Mapping[str, Mapping[str, Any]]:
-        return {
-            name: {
-                "kind": "data" if name == "data" else "mc",
-                "group": name.rstrip("0123456789"),
-                "cross_section": None if name == "data" else 50.0,
-                "counts": accumulator.counts,
-                "histograms": list(accumulator.histograms),
-            }
-            for name, accumulator in self.sums_of.items()
-        }
-
-    def axes(self, dataset: str, histogram: str) -> tuple[Any, ...]:
-        return tuple(self.sums_of[dataset].histograms[histogram].axes)
-
-    def sums(self, dataset: str, histogram: str, select: Select) -> Histogram:
-        return crop(self.sums_of[dataset].histograms[histogram], select)
-
-    def expansions(self) -> Sequence[Expansion]:
-        return [group.expansion for group in self.groups]
+def job(sums_of: Mapping[str, Accumulator], **facts: Any) -> InMemory:
+    """Return a job with all groups of the test."""
+    return InMemory(sums_of, [group.expansion for group in GROUPS], {**FACTS, **facts})
 
 
 def sums(seed: int, groups: Sequence[VariationGroup] = GROUPS) -> Accumulator:
@@ -94,7 +58,7 @@ def sums(seed: int, groups: Sequence[VariationGroup] = GROUPS) -> Accumulator:
 
 @pytest.fixture(scope="module")
 def source() -> InMemory:
-    return InMemory({"W1": sums(1), "W2": sums(2, GROUPS[:2]), "Z": sums(3), "data": sums(4, ())})
+    return job({"W1": sums(1), "W2": sums(2, GROUPS[:2]), "Z": sums(3), "data": sums(4, ())})
 
 
 def made(source: InMemory, **card: Any) -> FitInput:
@@ -129,7 +93,7 @@ def test_every_template_of_every_process_is_that_of_the_tensor(source: InMemory)
             accumulator,
             is_data=name == "data",
         )
-        for name, accumulator in source.sums_of.items()
+        for name, accumulator in source.held.items()
     ]
     tensor = assemble(parts, source.expansions())
     assert channel.processes == tensor.processes == ("W", "Z")
@@ -248,7 +212,7 @@ def test_pseudo_data_are_the_sum_of_the_varied_processes(source: InMemory) -> No
     fit = made(source, data=name)
     plain = made(source, data="prediction")
     np.testing.assert_allclose(plain.channels[0].data, plain.channels[0].nominal.sum(axis=0), rtol=1e-15)
-    parts = [source.sums_of[d] for d in ("W1", "W2", "Z")]
+    parts = [source.held[d] for d in ("W1", "W2", "Z")]
     column = mass.SHIFTS_MEV.index(50)
     expected = sum(crop(p.histograms["mass"], SIGNAL_REGION).values[..., column] for p in parts)
     np.testing.assert_allclose(fit.channels[0].data, expected.ravel() * LUMINOSITY * 50 / 6000, rtol=1e-12)
@@ -263,7 +227,7 @@ def test_processes_can_be_put_together_anew(source: InMemory) -> None:
 
 
 def test_channels_of_other_jobs_share_the_nuisances_of_the_same_name(source: InMemory) -> None:
-    other = InMemory({"Z": sums(8), "data": sums(9, ())})
+    other = job({"Z": sums(8), "data": sums(9, ())})
     channels = [{"name": "w"}, {"name": "z", "job": "j2"}]
     fit = fit_input(Card.read({"channels": channels}), {None: source, "j2": other})
     assert len(fit.parameters) == len(made(source).parameters)
@@ -274,10 +238,10 @@ def test_channels_of_other_jobs_share_the_nuisances_of_the_same_name(source: InM
 def test_a_template_that_is_not_positive_is_a_thousandth_and_an_empty_cell_does_not_change(
     source: InMemory,
 ) -> None:
-    broken = source.sums_of["Z"].copy()
+    broken = source.held["Z"].copy()
     broken.histograms["theory"].values[3, 4, 1, 2, 0, :] = -1.0
     broken.histograms["nominal"].values[0, 0, 0, 2, 0] = 0.0
-    fit = made(InMemory({**source.sums_of, "Z": broken}), systematics=["theory"])
+    fit = made(job({**source.held, "Z": broken}), systematics=["theory"])
     cell = (3 * 30 + 4) * 2 + 1
     ups = np.concatenate([effect.up for effect in fit.channels[0].effects(1)])
     assert (ups[:, cell] == LOWEST).all()
@@ -288,13 +252,13 @@ def test_a_template_that_is_not_positive_is_a_thousandth_and_an_empty_cell_does_
 def with_nonprompt(source: InMemory) -> InMemory:
     """Return a source whose data hold prompt muons and others, as expected."""
     scale = LUMINOSITY * 50 / 6000
-    prompt = sum(scale * source.sums_of[name].histograms["nominal"].values for name in ("W1", "W2", "Z"))
+    prompt = sum(scale * source.held[name].histograms["nominal"].values for name in ("W1", "W2", "Z"))
     others = np.ones((48, 30, 2, 3, 2)) * 400 * np.exp(-np.arange(30) / 15)[:, None, None, None]
     others[..., 0, :] *= 3
     others[..., 1] *= 5
     data = Accumulator({"nominal": Histogram(w_axes(), prompt + others, prompt + others)}, {"sum_sign": 0})
     simulated = sums(5, ())
-    return InMemory({**source.sums_of, "data": data, "Nonprompt": simulated})
+    return job({**source.held, "data": data, "Nonprompt": simulated})
 
 
 def test_the_nonprompt_estimate_follows_every_change_of_what_is_subtracted(with_nonprompt: InMemory) -> None:
@@ -313,13 +277,13 @@ def test_the_nonprompt_estimate_follows_every_change_of_what_is_subtracted(with_
                 accumulator,
                 is_data=name == "data",
             )
-            for name, accumulator in with_nonprompt.sums_of.items()
+            for name, accumulator in with_nonprompt.held.items()
             if name != "Nonprompt"
         ],
         with_nonprompt.expansions(),
         region={},
     )
-    data = with_nonprompt.sums_of["data"].histograms["nominal"]
+    data = with_nonprompt.held["data"].histograms["nominal"]
     prompt = Histogram(whole.axes, whole.nominal.sum(axis=0), whole.variances.sum(axis=0))
     estimate = Estimate.make(data, prompt, Nonprompt(closure=1.0))
     np.testing.assert_array_equal(channel.nominal[2], estimate.nominal.ravel())
@@ -380,7 +344,7 @@ def test_what_cannot_be_is_refused_by_name(
 
 
 def test_a_snapshot_that_lacks_events_is_refused_unless_the_card_allows_it(source: InMemory) -> None:
-    partial = InMemory(source.sums_of, facts={**source.facts, "complete": False, "fraction": 0.4})
+    partial = job(source.held, complete=False, fraction=0.4)
     with pytest.raises(ConflictError, match=r"40.0 %") as caught:
         made(partial)
     assert caught.value.code == "incomplete"
@@ -390,22 +354,22 @@ def test_a_snapshot_that_lacks_events_is_refused_unless_the_card_allows_it(sourc
 
 
 def test_a_cell_below_zero_is_taken_as_zero_and_counted(source: InMemory) -> None:
-    signed = source.sums_of["Z"].copy()
+    signed = source.held["Z"].copy()
     signed.histograms["nominal"].values[0, 0, 0, 2, 0] = -5.0
-    fit = made(InMemory({**source.sums_of, "Z": signed}))
+    fit = made(job({**source.held, "Z": signed}))
     assert fit.channels[0].nominal[1, 0] == 0.0
     assert fit.metadata["clipped_cells"] == 1
     assert all(effect.up[:, 0].max() == 0 for effect in fit.channels[0].effects(1) if effect.cells is None)
 
 
 def test_data_where_nothing_is_expected_are_refused_unless_masked(source: InMemory) -> None:
-    empty = {name: accumulator.copy() for name, accumulator in source.sums_of.items()}
+    empty = {name: accumulator.copy() for name, accumulator in source.held.items()}
     for name in ("W1", "W2", "Z"):
         for histogram in empty[name].histograms.values():
             histogram.values[0, 0, 0] = 0.0
     with pytest.raises(RequestError, match="where none are expected: bin 0 of channel 'signal'"):
-        made(InMemory(empty))
-    assert not made(InMemory(empty), channels=[{"mask": [0]}]).channels[0].used[0]
+        made(job(empty))
+    assert not made(job(empty), channels=[{"mask": [0]}]).channels[0].used[0]
 
 
 def test_a_tensor_alone_makes_one_channel_with_all_its_nuisances() -> None:
