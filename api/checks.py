@@ -12,9 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Literal, get_args
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
@@ -31,6 +33,7 @@ GOOD_SECONDS = 2.0
 BAD_SECONDS = 0.25
 """What is not there is looked for again soon: somebody waits for it."""
 CONNECT_SECONDS = 1.0
+HEALTH = "/dask/health"
 MOST_FREE, PART_FREE = 64 << 20, 0.01
 """A disk is full below so many bytes; a small one, below this part of it."""
 
@@ -146,10 +149,15 @@ class Checks:
                 )
 
     def _look_at_scheduler(self) -> None:
-        address = urlsplit(self._settings.scheduler)
+        address, dashboard = urlsplit(self._settings.scheduler), self._settings.dashboard
         try:
-            socket.create_connection((address.hostname or "", address.port or 8786), CONNECT_SECONDS).close()
-        except OSError as error:
+            if address.scheme == "tls" and dashboard:
+                _get(urlsplit(dashboard), HEALTH)
+            else:
+                socket.create_connection(
+                    (address.hostname or "", address.port or 8786), CONNECT_SECONDS
+                ).close()
+        except (OSError, HTTPException) as error:
             raise TransientError(
                 "The scheduler does not answer.",
                 code="no-scheduler",
@@ -161,6 +169,18 @@ class Checks:
             raise TransientError(
                 "No driver is at work.", code="no-driver", hint="Jobs go on when one is started."
             )
+
+
+def _get(address: SplitResult, path: str) -> None:
+    """Ask the scheduler's web server: whoever has no certificate leaves a warning in its log at its other port."""
+    connection = HTTPConnection(address.hostname or "", address.port, timeout=CONNECT_SECONDS)
+    try:
+        connection.request("GET", path)
+        status = connection.getresponse().status
+    finally:
+        connection.close()
+    if status != HTTPStatus.OK:
+        raise HTTPException(f"{path} answered {status}")
 
 
 def _space(path: Path) -> Space:

@@ -65,8 +65,14 @@ COMMANDS = {
         {"show": Command("binworks.corrections.show:command", "Check and draw a correction set.")},
     ),
     "up": Command("binworks.service.up:command", "Start a service on this machine.", _RUN),
+    "workers": Command(
+        "binworks.service.workers_command:command", "Show the workers of a service here, or scale them.", _RUN
+    ),
     "token": Command(
         "binworks.service.token_command:command", "Make, list and end tokens of a service here.", _RUN
+    ),
+    "tls": Command(
+        "binworks.service.tls_command:command", "Make, renew and show certificates of the Dask parts.", _RUN
     ),
     "fsck": Command(
         "binworks.service.fsck:command", "Check what is stored against the ledger; repair it.", _RUN

@@ -13,16 +13,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 import time
 import traceback
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
-from distributed import Client, Future, fire_and_forget, get_worker
+from distributed import Client, Future, Security, fire_and_forget, get_worker
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
+from binworks.deploy.tls import Certificates
 from binworks.service import logs
 from binworks.service.retry import Kind
 from binworks.service.tasks import AbandonedError, Failure, FillUnit, Outcome, Task
@@ -68,10 +71,14 @@ class Cluster:
     ----------
     address : str
         Of the scheduler.
+    tls : Path, optional
+        Folder of certificates; connections are then encrypted, and both ends show theirs. They are read anew for
+        each connection.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, tls: Path | None = None) -> None:
         self.address = address
+        self.certificates = None if tls is None else Certificates(tls)
         self.threads = 0
         self._client: Client | None = None
         self._lost: asyncio.Future[None] | None = None
@@ -215,12 +222,27 @@ class Cluster:
         while True:
             try:
                 async with Client(
-                    self.address, asynchronous=True, timeout=CONNECT_SECONDS, set_as_default=False
+                    self.address,
+                    asynchronous=True,
+                    timeout=CONNECT_SECONDS,
+                    set_as_default=False,
+                    security=self._security(),
                 ) as client:
                     await self._watch(client)
             except (OSError, TimeoutError) as error:
                 log.info("no scheduler at %s: %s", self.address, error)
             await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    def _security(self) -> Security | None:
+        if self.certificates is None:
+            return None
+        return Security(
+            require_encryption=True,
+            tls_min_version=ssl.TLSVersion.TLSv1_3,
+            tls_ca_file=str(self.certificates.ca("client")),
+            tls_client_cert=str(self.certificates.cert("client")),
+            tls_client_key=str(self.certificates.key("client")),
+        )
 
     async def _watch(self, client: Client) -> None:
         """Look after a connection until it breaks."""

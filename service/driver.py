@@ -282,7 +282,7 @@ async def run(settings: Settings) -> None:
     store = Store.open(settings.store_url)
     store.remove_stale_drafts()
     ledger = Ledger(database)
-    driver = Driver(Rim(settings, ledger, store, Cluster(settings.scheduler), time.time))
+    driver = Driver(Rim(settings, ledger, store, Cluster(settings.scheduler, settings.tls), time.time))
     working = asyncio.create_task(driver.run(), name="driver")
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, working.cancel)

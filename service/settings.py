@@ -46,6 +46,10 @@ class Settings(BaseModel):
         "read at one is looked for at the next.",
     )
     scheduler: str = Field(default="tcp://127.0.0.1:8786", description="Address of the Dask scheduler.")
+    tls: Path | None = Field(
+        default=None,
+        description="Folder of certificates, as `binworks tls init` makes it; the scheduler's address is then tls://.",
+    )
     dashboard: str | None = Field(
         default=None, description="Address at which the API reaches the Dask dashboard."
     )
