@@ -8,9 +8,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 30.0
@@ -18,31 +19,26 @@ HEALTHY_SECONDS = 10.0
 GRACE_SECONDS = 10.0
 
 
-class Keeper(threading.Thread):
-    """Keeps one process alive, in a process group of its own, until it is stopped.
+class Supervisor(threading.Thread):
+    """Keeps one process alive, in a process group of its own, until it is stopped; its output is this process's.
 
     The thread is the parent of each process, which dies with it: the kernel's parent-death signal goes by thread.
 
     Parameters
     ----------
     name : str
-        For messages and the log file's name.
+        For messages.
     command : sequence of str
         What to run.
-    folder : Path
-        Its output is appended to ``<folder>/<name>.out``.
     environment : mapping
-        Added to this process's.
+        The whole of it.
     """
 
-    def __init__(
-        self, name: str, command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         super().__init__(name=f"keeper of {name}", daemon=True)
         self.process_name = name
         self.command = tuple(command)
-        self.output = folder / f"{name}.out"
-        self.environment = dict(environment or {})
+        self.environment = dict(environment)
         self.restarts = 0
         self.exit_code: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -77,31 +73,48 @@ class Keeper(threading.Thread):
             self._stopping.wait(pause)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        self.output.parent.mkdir(parents=True, exist_ok=True)
         child = [sys.executable, "-m", "binworks.deploy.child", str(os.getpid()), *self.command]
-        with self.output.open("ab") as output:
+        with self._output() as output:
             return subprocess.Popen(  # noqa: S603  the command is ours
                 child,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **self.environment},
+                stderr=None if output is None else subprocess.STDOUT,
+                env=self.environment,
                 start_new_session=True,
             )
 
-    def begin_stop(self) -> None:
-        """Ask the process to end, and do not start it again."""
-        self._stopping.set()
-        with self._lock:
-            self._signal(signal.SIGTERM)
+    @contextmanager
+    def _output(self) -> Iterator[IO[bytes] | None]:
+        yield None
 
-    def stop(self, grace: float = GRACE_SECONDS) -> None:
+    def retire(self) -> None:
+        """Do not start the process again; it goes on until it ends by itself."""
+        self._stopping.set()
+
+    def begin_stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Ask the process to end, and do not start it again."""
+        self.retire()
+        with self._lock:
+            self._signal(how)
+
+    def stop(self, grace: float = GRACE_SECONDS, how: signal.Signals = signal.SIGTERM) -> None:
         """End the process, by force if it takes longer than ``grace`` seconds; returns when it has ended."""
-        self.begin_stop()
+        self.begin_stop(how)
         self.join(grace)
         if self.is_alive():
             self._signal(signal.SIGKILL)
             self.join()
+
+    def reap_strangers(self) -> None:
+        """Bury dead processes that were left to this one, as is the duty of the first process of a container."""
+        with self._lock:  # none is started meanwhile
+            own = self._process.pid if self._process is not None else None
+            with suppress(ChildProcessError):
+                while (dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                    if dead.si_pid == own:  # its end is waited for by the thread
+                        return
+                    os.waitpid(dead.si_pid, 0)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
@@ -109,9 +122,37 @@ class Keeper(threading.Thread):
                 os.killpg(self._process.pid, number)
 
 
-def stop_all(keepers: Sequence[Keeper]) -> None:
+class Keeper(Supervisor):
+    """A `Supervisor` whose process writes into a file.
+
+    Parameters
+    ----------
+    name : str
+        For messages and the log file's name.
+    command : sequence of str
+        What to run.
+    folder : Path
+        Its output is appended to ``<folder>/<name>.out``.
+    environment : mapping
+        Added to this process's.
+    """
+
+    def __init__(
+        self, name: str, command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(name, command, {**os.environ, **(environment or {})})
+        self.output = folder / f"{name}.out"
+
+    @contextmanager
+    def _output(self) -> Iterator[IO[bytes]]:
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        with self.output.open("ab") as output:
+            yield output
+
+
+def stop_all(keepers: Sequence[Supervisor], how: signal.Signals = signal.SIGTERM) -> None:
     """End processes, all at the same time."""
     for keeper in keepers:
-        keeper.begin_stop()
+        keeper.begin_stop(how)
     for keeper in keepers:
-        keeper.stop()
+        keeper.stop(how=how)

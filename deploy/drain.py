@@ -1,0 +1,96 @@
+"""What each worker of a worker host imports: it tells the host how it is, and drains when the host asks.
+
+The host names a file in the worker's environment. Beside it lies a file for each worker process, with what it is at;
+when the named file appears, the worker takes no new tasks, hands those that wait on to others, ends those it is at,
+lets their results be fetched, and leaves the scheduler. SIGTERM would do none of this: Dask then drops what runs.
+
+Dask calls `dask_setup` with its worker when all other preparations are made: this preload must be named last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+DRAIN = "BINWORKS_DRAIN"
+STARTING, JOINED = "starting", "joined"
+LOOK_SECONDS = 0.5
+JOIN_LOOK_SECONDS = 0.1
+DELIVERY_SECONDS = 60.0
+"""A result that nobody fetches for so long is given to another worker instead, if there is one."""
+
+log = logging.getLogger("distributed.binworks")
+_watching: set[asyncio.Task[None]] = set()
+"""The event loop itself keeps no task alive."""
+
+
+async def dask_setup(worker: Any) -> None:
+    """Watch for the file; a worker that would join while its host drains does not."""
+    if not (named := os.environ.get(DRAIN)):
+        return
+    drain = Path(named)
+    while drain.exists():
+        await asyncio.sleep(LOOK_SECONDS)
+    task = asyncio.create_task(_watch(worker, drain), name="drain")
+    _watching.add(task)
+    task.add_done_callback(_watching.discard)
+
+
+async def _watch(worker: Any, drain: Path) -> None:
+    tell(drain, STARTING)
+    while worker.status.name == "init":
+        await asyncio.sleep(JOIN_LOOK_SECONDS)
+    tell(drain, JOINED)
+    while not drain.exists():
+        await asyncio.sleep(LOOK_SECONDS)
+    try:
+        await leave(worker)
+    except Exception:  # the scheduler is gone, and with it all that could be saved
+        log.warning("the worker could not take leave", exc_info=True)
+        await worker.close(nanny=True, reason="drain-failed")
+
+
+def tell(drain: Path, state: str) -> None:
+    """Write down for the host what this process is at."""
+    own = drain.with_name(str(os.getpid()))
+    draft = own.with_suffix(".new")
+    draft.write_text(state)
+    draft.replace(own)
+
+
+async def leave(worker: Any) -> None:
+    """Drain a worker and close it and its nanny.
+
+    Parameters
+    ----------
+    worker : distributed.Worker
+        Registered with its scheduler.
+    """
+    log.info("%s drains", worker.address)
+    stimulus = f"drain-{time.time()}"
+    # not "paused": the worker's look at its memory would let it go on
+    worker.handle_worker_status_change("closing_gracefully", stimulus)
+    hand_back(worker, stimulus)
+    while worker.state.executing or worker.state.long_running:
+        await asyncio.sleep(JOIN_LOOK_SECONDS)
+    end = time.monotonic() + DELIVERY_SECONDS
+    while worker.data and time.monotonic() < end:
+        await asyncio.sleep(JOIN_LOOK_SECONDS)
+    # what `close_gracefully` does, but that waits for ever in this status
+    await worker.scheduler.retire_workers(
+        workers=[worker.address], close_workers=False, remove=True, stimulus_id=stimulus
+    )
+    log.info("%s has drained", worker.address)
+    await worker.close(nanny=True, reason="drained")
+
+
+def hand_back(worker: Any, stimulus: str) -> None:
+    """Give tasks that wait for a thread back to the scheduler, which knows already that it must not send them here."""
+    for waiting in list(worker.state.ready):
+        worker.batched_send(
+            {"op": "reschedule", "key": waiting.key, "worker": worker.address, "stimulus_id": stimulus}
+        )

@@ -1,0 +1,300 @@
+"""``python -m binworks.deploy.worker SCHEDULER``: the worker host, one program wherever workers run.
+
+It is the first process of a worker pod, the command of a batch job, and what the local back end keeps. It keeps Dask's
+workers alive (they end whenever their scheduler does), gives them a small environment, and lets them finish before
+they go: Dask's own program drops what it is at when a signal comes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import logging
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from pydantic import ByteSize, TypeAdapter, ValidationError
+
+from binworks.deploy.drain import DRAIN, JOINED
+from binworks.deploy.keeper import Supervisor
+from binworks.tensors.errors import TransientError
+
+ALLOWED = (
+    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_*", "TZ", "TMPDIR", "LD_LIBRARY_PATH"),
+    *("BINWORKS_*", "DASK_*", "XRD_*", "XDG_CACHE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "X509_CERT_DIR"),
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_*", "MALLOC_*"),
+    *("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"),
+)
+"""What workers find of this process's environment: no secret, and nothing that leads to other code."""
+
+FIXED = {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+
+LOOK_SECONDS = 0.2
+SETTLE_SECONDS = 1.0
+"""A worker that is just joining says so within this time."""
+END_SECONDS = 2.0
+"""Between asking the workers to end, without saving anything, and ending them."""
+HOST_BYTES = 200_000_000
+"""What this process and Dask's nannies need of the memory that all share."""
+
+EXAMPLES = """\
+examples:
+  python -m binworks.deploy.worker tcp://10.1.2.3:8786 --preload binworks.service.preload
+  python -m binworks.deploy.worker tls://10.1.2.3:8786 --nworkers 8 --memory 16GB --death-timeout 600 \\
+      --tls-ca-file ca.pem --tls-cert worker.pem --tls-key worker-key.pem --keep X509_USER_PROXY
+
+SIGTERM drains: no new units, those under way are finished, exit code 0; after --grace seconds the rest is
+lost, exit code 1. A second SIGTERM, or SIGINT, ends all at once.
+"""
+
+log = logging.getLogger("binworks.deploy.worker")  # not `__main__`, as which it runs
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m binworks.deploy.worker",
+        description="Keep Dask workers alive, and drain them before they go.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("scheduler", help="address of the scheduler: tcp://host:port or tls://host:port")
+    _add_worker_options(made)
+    made.add_argument(
+        "--death-timeout", type=float, metavar="SECONDS", help="exit if no scheduler answers for so long"
+    )
+    made.add_argument(
+        "--grace", type=float, default=600.0, metavar="SECONDS", help="longest drain (default: %(default)g)"
+    )
+    made.add_argument("--lifetime", type=float, metavar="SECONDS", help="drain and exit with 0 after so long")
+    made.add_argument(
+        "--stagger", type=float, default=0.0, metavar="SECONDS", help="a lifetime differs by up to so much"
+    )
+    made.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="variable for the workers; AWS_* is all of a kind",
+    )
+    return made
+
+
+def _add_worker_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--name", help="of the worker; with several, numbers are added")
+    made.add_argument("--nworkers", type=int, default=1, metavar="N", help="workers (default: %(default)d)")
+    made.add_argument(
+        "--nthreads", type=int, default=1, metavar="N", help="of a worker (default: %(default)d)"
+    )
+    memory = made.add_mutually_exclusive_group()
+    memory.add_argument(
+        "--memory-limit", metavar="BYTES", help="of each worker, e.g. 2GB; default: its share"
+    )
+    memory.add_argument("--memory", type=_bytes, metavar="BYTES", help="that all workers share, e.g. 16GB")
+    made.add_argument("--local-directory", type=Path, metavar="DIR", help="where scratch files go")
+    made.add_argument(
+        "--preload",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="imported before a worker takes units",
+    )
+    made.add_argument("--host", help="address of this machine that scheduler and workers reach")
+    made.add_argument("--interface", help="network interface that has that address, e.g. eth0")
+    made.add_argument("--tls-ca-file", metavar="PEM")
+    made.add_argument("--tls-cert", metavar="PEM")
+    made.add_argument("--tls-key", metavar="PEM")
+
+
+def _bytes(text: str) -> int:
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError:
+        raise argparse.ArgumentTypeError(f"not a number of bytes, as 16GB: {text!r}") from None
+
+
+def command(options: argparse.Namespace) -> list[str]:
+    """Return the command that runs Dask's workers."""
+    said = [
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_worker",
+        options.scheduler,
+        "--nanny",
+        "--no-dashboard",
+    ]
+    said += ["--nworkers", str(options.nworkers), "--nthreads", str(options.nthreads)]
+    limit = options.memory_limit
+    if options.memory:
+        limit = max(options.memory - HOST_BYTES, options.memory // 2) // options.nworkers
+    given = {
+        "--memory-limit": limit,
+        "--name": options.name,
+        "--local-directory": options.local_directory,
+        "--host": options.host,
+        "--interface": options.interface,
+        "--tls-ca-file": options.tls_ca_file,
+        "--tls-cert": options.tls_cert,
+        "--tls-key": options.tls_key,
+    }
+    for option, value in given.items():
+        said += [] if value is None else [option, str(value)]
+    for module in (*options.preload, "binworks.deploy.drain"):
+        said += ["--preload", module]
+    return said
+
+
+def scrubbed(environment: Mapping[str, str], keep: Sequence[str]) -> dict[str, str]:
+    """Return what workers may see of an environment.
+
+    Parameters
+    ----------
+    environment : mapping
+        Of this process.
+    keep : sequence of str
+        Names to pass on, too; ``*`` stands for any characters.
+    """
+    wanted = (*ALLOWED, *keep)
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in wanted)
+    }
+    return {**kept, **FIXED}
+
+
+class Host:
+    """Keeps the workers until it is told to let them go.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        As `parser` makes them.
+    folder : Path
+        Private to this host: here it speaks with its workers.
+    """
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options = options
+        self.drain_file = folder / "drain"
+        environment = {**scrubbed(os.environ, options.keep), DRAIN: str(self.drain_file)}
+        self.workers = Supervisor("dask worker", command(options), environment)
+        self.signals: SimpleQueue[int] = SimpleQueue()
+
+    def run(self) -> int:
+        """Do all; return the exit code.
+
+        Raises
+        ------
+        TransientError
+            Code ``no-scheduler``.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._take)
+        self.workers.start()
+        try:
+            heard = self.serve()
+            return 128 + heard if heard == signal.SIGINT else self.drain()
+        finally:
+            # without a worker there is nothing to clear up, and Dask would tell a long story
+            self.workers.stop(END_SECONDS, signal.SIGTERM if self.states() else signal.SIGKILL)
+
+    def _take(self, number: int, _frame: object) -> None:
+        self.signals.put(number)
+
+    def serve(self) -> int | None:
+        """Keep the workers until a signal comes, which is returned, or their life is over.
+
+        Raises
+        ------
+        TransientError
+            Code ``no-scheduler``: none answered for too long.
+        """
+        end = time.monotonic() + self._lifetime()
+        joined = time.monotonic()
+        while time.monotonic() < end:
+            if (number := self._heard()) is not None:
+                return number
+            if self.states().count(JOINED):
+                joined = time.monotonic()
+            elif self.options.death_timeout and time.monotonic() - joined > self.options.death_timeout:
+                raise TransientError(
+                    f"No scheduler answered at {self.options.scheduler} for {self.options.death_timeout:g} s.",
+                    code="no-scheduler",
+                    hint="What the workers said above may tell why.",
+                )
+        log.info("the lifetime is over")
+        return None
+
+    def _lifetime(self) -> float:
+        if self.options.lifetime is None:
+            return float("inf")
+        seconds: float = self.options.lifetime
+        spread: float = self.options.stagger * (2 * random.random() - 1)  # noqa: S311  no secret
+        return max(0.0, seconds + spread)
+
+    def drain(self) -> int:
+        """Let the workers finish; return the exit code."""
+        log.info("draining")
+        begin = time.monotonic()
+        self.workers.retire()
+        self.drain_file.touch()
+        while self.workers.is_alive() and self._busy(time.monotonic() - begin):
+            if time.monotonic() - begin > self.options.grace:
+                log.error("not drained within %g s: what is under way is lost", self.options.grace)
+                return 1
+            if (number := self._heard()) is not None:
+                return 128 + number
+        log.info("drained in %.1f s", time.monotonic() - begin)
+        return 0
+
+    def _busy(self, seconds: float) -> bool:
+        """Return whether there is a worker that takes leave, or may do so soon."""
+        states = self.states()
+        return JOINED in states or (bool(states) and seconds < SETTLE_SECONDS)
+
+    def states(self) -> list[str]:
+        """Return what each worker process that lives has said."""
+        found = []
+        for path in self.drain_file.parent.glob("[0-9]*"):
+            with suppress(OSError, ValueError):  # it has ended
+                os.kill(int(path.name), 0)
+                found.append(path.read_text())
+        return found
+
+    def _heard(self) -> int | None:
+        """Return the next signal, after waiting for it a little."""
+        self.workers.reap_strangers()
+        with suppress(Empty):
+            return self.signals.get(timeout=LOOK_SECONDS)
+        return None
+
+
+def main() -> None:
+    """Be a worker host."""
+    options = parser().parse_args()
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s - worker host - %(message)s"
+    )
+    if options.local_directory is not None:
+        options.local_directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="binworks-worker-", dir=options.local_directory) as folder:
+        try:
+            code = Host(options, Path(folder)).run()
+        except TransientError as error:
+            log.error("%s", error)  # noqa: TRY400  a traceback would not help
+            code = 1
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()
