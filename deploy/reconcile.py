@@ -1,0 +1,268 @@
+"""What a batch queue is to be told so that it holds the jobs that are wanted: decided here, done in `batch`.
+
+No clock but the one passed in, no queue: what the queue says comes in, orders go out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+FIRST_PAUSE = 5.0
+LONGEST_PAUSE = 600.0
+HEALTHY_SECONDS = 60.0
+UNSEEN_SECONDS = 30.0
+FORCE_SECONDS = 60.0
+ABSENCES = 2
+
+
+class JobState(StrEnum):
+    """How a batch job is."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    ENDING = "ending"
+    """It is on its way out, whoever asked for that."""
+    HELD = "held"
+    """It will not start unless a person lets it go."""
+    ENDED = "ended"
+    """It is over, but the queue still remembers why."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the queue says of a job.
+
+    Parameters
+    ----------
+    state : JobState
+        How it is.
+    reason : str or None
+        Why it waits, is held or ended, in the queue's words.
+    """
+
+    state: JobState
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What to do now.
+
+    Parameters
+    ----------
+    submit : int
+        New jobs.
+    remove, drain : tuple of str
+        Jobs that shall go at once, and those that may finish what they are at.
+    """
+
+    submit: int = 0
+    remove: tuple[str, ...] = ()
+    drain: tuple[str, ...] = ()
+
+
+@dataclass
+class Backoff:
+    """A pause that doubles with each failure, and lets fewer jobs through."""
+
+    failures: int = 0
+    until: float = float("-inf")
+    reason: str | None = None
+
+    def fail(self, now: float, reason: str) -> None:
+        """Note a failure; more of them within one pause are the same one."""
+        self.reason = reason
+        if now >= self.until:
+            self.until = now + min(FIRST_PAUSE * 2**self.failures, LONGEST_PAUSE)
+            self.failures += 1
+
+    def recover(self) -> None:
+        """Note a success: it halves what failures have built up."""
+        self.failures //= 2
+        if not self.failures:
+            self.reason, self.until = None, float("-inf")
+
+    def allowed(self, missing: int, now: float) -> int:
+        """Return how many of the missing jobs may be tried now."""
+        return 0 if now < self.until else min(missing, max(1, missing >> self.failures))
+
+    def explain(self, now: float) -> str | None:
+        """Return the failure and when it is tried again."""
+        if self.reason is None:
+            return None
+        wait = self.until - now
+        return f"{self.reason}; next try in {wait:.0f} s" if wait > 0 else self.reason
+
+
+@dataclass
+class _Job:
+    submitted: float
+    seen: bool = False
+    running_since: float | None = None
+    healthy: bool = False
+    absences: int = 0
+    leaves_by: float | None = None
+    """It was told to go; after this moment by force."""
+    entry: Entry = field(default_factory=lambda: Entry(JobState.PENDING))
+
+
+class Reconciler:
+    """Decides what the queue is told.
+
+    Parameters
+    ----------
+    grace : float
+        Seconds that a drained job may take.
+    draining : collection of str
+        Jobs that an earlier process of this service told to go.
+    """
+
+    def __init__(self, grace: float, draining: Collection[str] = ()) -> None:
+        self.wanted = 0
+        self.grace = grace
+        self.replaced = 0
+        self.refusals = Backoff()
+        self.deaths = Backoff()
+        self._earlier = frozenset(draining)
+        self._jobs: dict[str, _Job] = {}
+
+    @property
+    def draining(self) -> tuple[str, ...]:
+        """Jobs that were told to go and are not gone."""
+        return tuple(name for name, job in self._jobs.items() if job.leaves_by is not None)
+
+    @property
+    def running(self) -> int:
+        """Jobs that run and shall stay."""
+        return sum(job.entry.state == JobState.RUNNING for job in self._staying().values())
+
+    def submitted(self, names: Iterable[str], now: float) -> None:
+        """Note jobs that the queue took."""
+        for name in names:
+            self._jobs.setdefault(name, _Job(now))
+        self.refusals.recover()
+
+    def refused(self, reason: str, now: float) -> None:
+        """Note that the queue took no job."""
+        self.refusals.fail(now, reason)
+
+    def not_told(self, names: Iterable[str], *, drained: bool, now: float) -> None:
+        """Note that an order to drain or to remove did not reach the queue."""
+        for name in names:
+            if name in self._jobs:
+                self._jobs[name].leaves_by = None if drained else now
+
+    def decide(self, entries: Mapping[str, Entry], now: float) -> Orders:
+        """Return what to do.
+
+        Parameters
+        ----------
+        entries : mapping
+            All jobs of this service that the queue knows. If it did not answer, do not call this.
+        now : float
+            Seconds on a clock that only goes forward.
+        """
+        for name in sorted(entries, key=_in_order):
+            self._note(name, entries[name], now)
+        for name in [name for name in self._jobs if name not in entries]:
+            self._note_absence(name, now)
+        forced = self._overdue(now)
+        excess = len(self._staying()) - self.wanted
+        removed, drained = self._dismiss(max(excess, 0), now)
+        submit = 0
+        if excess < 0:
+            submit = min(self.refusals.allowed(-excess, now), self.deaths.allowed(-excess, now))
+        return Orders(submit, (*forced, *removed), drained)
+
+    def explain(self, now: float) -> str | None:
+        """Return why fewer jobs run than are wanted, or None."""
+        if self.running >= self.wanted:
+            return None
+        reasons = [self.refusals.explain(now), self.deaths.explain(now)]
+        waiting = [job.entry for job in self._staying().values() if job.entry.state == JobState.PENDING]
+        counts = Counter(entry.reason for entry in waiting)
+        reasons += [
+            f"{count} {'job waits' if count == 1 else 'jobs wait'} in the queue"
+            + (f" ({why})" if why else "")
+            for why, count in counts.most_common(3)
+        ]
+        return "; ".join(reason for reason in reasons if reason) or None
+
+    def _staying(self) -> dict[str, _Job]:
+        gone = (JobState.ENDING, JobState.HELD)
+        return {
+            name: job
+            for name, job in self._jobs.items()
+            if job.leaves_by is None and job.entry.state not in gone
+        }
+
+    def _note(self, name: str, entry: Entry, now: float) -> None:
+        if entry.state == JobState.ENDED:
+            return self._lose(name, entry.reason, now)
+        if name not in self._jobs:  # of an earlier process, or of a submission whose answer was lost
+            self._jobs[name] = _Job(now, healthy=entry.state == JobState.RUNNING)
+            if name in self._earlier:
+                self._jobs[name].leaves_by = now + self.grace + FORCE_SECONDS
+        job = self._jobs[name]
+        job.seen, job.absences, job.entry = True, 0, entry
+        if entry.state == JobState.RUNNING and not job.healthy:
+            job.running_since = now if job.running_since is None else job.running_since
+            if now - job.running_since >= HEALTHY_SECONDS:
+                job.healthy = True
+                self.deaths.recover()
+        if entry.state == JobState.HELD and job.leaves_by is None:
+            job.leaves_by = now
+            self.replaced += 1
+            self.deaths.fail(now, f"a job was held ({entry.reason or 'the queue does not say why'})")
+        return None
+
+    def _note_absence(self, name: str, now: float) -> None:
+        job = self._jobs[name]
+        job.absences += 1
+        if not job.seen and now - job.submitted < UNSEEN_SECONDS:
+            return
+        if job.absences >= ABSENCES:  # one answer may be of a queue that has just been started again
+            self._lose(name, None, now)
+
+    def _lose(self, name: str, reason: str | None, now: float) -> None:
+        job = self._jobs.pop(name, None)
+        if job is None or job.leaves_by is not None:
+            return
+        self.replaced += 1
+        since = job.running_since
+        if not job.healthy and (since is None or now - since < HEALTHY_SECONDS):
+            self.deaths.fail(
+                now, f"a job ended soon after it began ({reason or 'the queue does not say why'})"
+            )
+
+    def _overdue(self, now: float) -> tuple[str, ...]:
+        """Return jobs that shall go by force, and give them time to do so."""
+        late = tuple(
+            name
+            for name, job in self._jobs.items()
+            if job.leaves_by is not None and job.leaves_by <= now and job.entry.state != JobState.ENDING
+        )
+        for name in late:
+            self._jobs[name].leaves_by = now + FORCE_SECONDS
+        return late
+
+    def _dismiss(self, count: int, now: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Choose jobs that are too many, those that do not run first, then the newest."""
+        newest = list(reversed(self._staying().items()))
+        chosen = sorted(newest, key=lambda item: item[1].entry.state == JobState.RUNNING)[:count]
+        removed: list[str] = []
+        drained: list[str] = []
+        for name, job in chosen:
+            runs = job.entry.state == JobState.RUNNING
+            (drained if runs else removed).append(name)
+            job.leaves_by = now + FORCE_SECONDS + (self.grace if runs else 0.0)
+        return tuple(removed), tuple(drained)
+
+
+def _in_order(name: str) -> tuple[tuple[int, str], ...]:
+    """Return a key by which job 9 comes before job 10."""
+    return tuple((int(digits or 0), text) for text, digits in re.findall(r"(\D*)(\d*)", name))
