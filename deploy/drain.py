@@ -13,6 +13,7 @@ import asyncio
 import logging
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ async def _watch(worker: Any, drain: Path) -> None:
         await leave(worker)
     except Exception:  # the scheduler is gone, and with it all that could be saved
         log.warning("the worker could not take leave", exc_info=True)
-        await worker.close(nanny=True, reason="drain-failed")
+        await close(worker, "drain-failed")
 
 
 def tell(drain: Path, state: str) -> None:
@@ -85,7 +86,13 @@ async def leave(worker: Any) -> None:
         workers=[worker.address], close_workers=False, remove=True, stimulus_id=stimulus
     )
     log.info("%s has drained", worker.address)
-    await worker.close(nanny=True, reason="drained")
+    await close(worker, "drained")
+
+
+async def close(worker: Any, reason: str) -> None:
+    """Let the nanny end the worker and itself: a worker that ends by itself leaves Dask complaining."""
+    with suppress(OSError):  # the worker closes its connections before the nanny answers
+        await worker.rpc(worker.nanny).terminate(reason=reason)
 
 
 def hand_back(worker: Any, stimulus: str) -> None:
