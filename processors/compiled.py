@@ -186,7 +186,7 @@ def _read_ahead(fields: tuple[Field, ...], chunks: Iterable[tuple[Range, int, in
         try:
             coming: Future[Columns] | None = None
             for r, start, stop in chunks:
-                ready, coming = coming, reader.submit(read, r.path, r.uuid, fields, start, stop)
+                ready, coming = coming, reader.submit(read, r.path, r.uuid, fields, start, stop, r.login)
                 if ready is not None:
                     yield ready.result()
             if coming is not None:

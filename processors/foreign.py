@@ -78,7 +78,7 @@ class ForeignProcessor:
         total = self.accumulator(dataset) if begun is None else begun.copy()
         metadata = {**dataset.model_dump(mode="json", exclude={"name", "files"}), "dataset": dataset.name}
         for r, start, stop in chunks:
-            events = nanoevents(r.path, r.uuid, start, stop, {**metadata, "filename": r.path})
+            events = nanoevents(r.path, r.uuid, start, stop, {**metadata, "filename": r.path}, r.login)
             output = self._processor.process(events)
             total += _flat_sums(output, dataset.name, {ENTRIES: stop - start})
             if progress is not None:

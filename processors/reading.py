@@ -2,7 +2,8 @@
 
 A file is parsed once, by uproot, into its index (`binworks.processors.fileindex`); with that, columns come straight
 from the compressed pieces, of a local file or from an XRootD server. Unusual branches and other addresses are left to
-uproot. Open files are kept in a small LRU per thread, indexes in one per process.
+uproot. Open files are kept in a small LRU per thread, apart for each login, indexes in one per process: who asks for
+a file's facts opens it first, as himself, so what others have left here is of no use to those who may not read it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from binworks.processors import baskets, fileindex, pages
 from binworks.processors.columns import Columns, Field, build, resolve
 from binworks.processors.fileindex import Branch, FileIndex, Format, Shelf
 from binworks.processors.pieces import DamagedPieceError, Jagged, PieceReader, Wanted
-from binworks.processors.sources import SeekableFile, Source, open_source
+from binworks.processors.sources import Login, LoginRefusedError, SeekableFile, Source, open_source
 from binworks.tensors.errors import BinworksError, InputError, TransientError
 
 TREE = "Events"
@@ -68,7 +69,7 @@ class FileInfo:
     format: Format
 
 
-def inspect(path: str, shelf: Shelf | None = None) -> FileInfo:
+def inspect(path: str, shelf: Shelf | None = None, login: Login | None = None) -> FileInfo:
     """Open a file and return its facts; its index is made if it is not known yet.
 
     Parameters
@@ -77,20 +78,24 @@ def inspect(path: str, shelf: Shelf | None = None) -> FileInfo:
         A local file, or an address.
     shelf : Shelf, optional
         Where indexes are kept; one that is not there is put there.
+    login : Login, optional
+        As whom a server is asked.
 
     Raises
     ------
     InputError
         ``missing-file``, ``not-root``, ``truncated-file``, ``no-events``, ``unreadable-file`` or ``corrupt-file``.
     TransientError
-        If a server did not answer.
+        If a server did not answer; ``login-refused``, if it lets nobody of this credential in.
     """
-    with _classified(path), closing(_RootFile(path)) as file:
+    with _classified(path), closing(_RootFile(path, login)) as file:
         index = _index_of(file, shelf)
         return FileInfo(path, index.uuid, index.size, index.entries, index.clusters, index.format)
 
 
-def read(path: str, uuid: str, fields: Iterable[Field], start: int, stop: int) -> Columns:
+def read(
+    path: str, uuid: str, fields: Iterable[Field], start: int, stop: int, login: Login | None = None
+) -> Columns:
     """Read entries ``start`` to ``stop`` of a file.
 
     Parameters
@@ -101,6 +106,8 @@ def read(path: str, uuid: str, fields: Iterable[Field], start: int, stop: int) -
         Which columns.
     start, stop : int
         Entry range.
+    login : Login, optional
+        As whom a server is asked.
 
     Raises
     ------
@@ -112,10 +119,12 @@ def read(path: str, uuid: str, fields: Iterable[Field], start: int, stop: int) -
     """
     where = f"{path} [{start}:{stop}]"
     with _classified(where):
-        return _open(path, uuid).columns(tuple(fields), start, stop, where)
+        return _open(path, uuid, login).columns(tuple(fields), start, stop, where)
 
 
-def nanoevents(path: str, uuid: str, start: int, stop: int, metadata: Mapping[str, Any]) -> Any:
+def nanoevents(
+    path: str, uuid: str, start: int, stop: int, metadata: Mapping[str, Any], login: Login | None = None
+) -> Any:
     """Return a range as coffea's NanoEvents; columns are read when they are used.
 
     Raises
@@ -133,7 +142,7 @@ def nanoevents(path: str, uuid: str, start: int, stop: int, metadata: Mapping[st
     with _classified(f"{path} [{start}:{stop}]"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of cross references that a small file does not have
         return NanoEventsFactory.from_root(
-            _open(path, uuid).parsed,  # once for all chunks
+            _open(path, uuid, login).parsed,  # once for all chunks
             treepath=TREE,
             schemaclass=NanoAODSchema,
             entry_start=start,
@@ -172,6 +181,13 @@ def classify(error: BaseException, where: str) -> BinworksError:
             where=where,
             hint="Check the path and that it is mounted.",
         )
+    if isinstance(error, LoginRefusedError):
+        return TransientError(
+            f"The server does not let the job in ({_first_line(str(error))}).",
+            code="login-refused",
+            where=where,
+            hint="It knows nobody of this credential, or wants one of another kind: ask those who run the server.",
+        )
     if isinstance(error, (PermissionError, IsADirectoryError)):
         return InputError(
             f"The file cannot be opened: {error.strerror or error}.", code="unreadable-file", where=where
@@ -193,9 +209,9 @@ def classify(error: BaseException, where: str) -> BinworksError:
 class _RootFile:
     """An open file whose identity is known; it is parsed when ``events`` is asked for."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, login: Login | None = None) -> None:
         self.path = path
-        self.source = open_source(path)
+        self.source = open_source(path, login)
         self._parsed: Any = None
         try:
             self.uuid, self.size = self._by_address() if self.source is None else self._by_header(self.source)
@@ -252,8 +268,8 @@ class _RootFile:
 class _OpenFile(_RootFile):
     """A file of the expected identity, with its index."""
 
-    def __init__(self, path: str, uuid: str) -> None:
-        super().__init__(path)
+    def __init__(self, path: str, uuid: str, login: Login | None = None) -> None:
+        super().__init__(path, login)
         try:
             self._check(uuid)
             self._index = _index_of(self)
@@ -348,12 +364,14 @@ def _check_even(
     )
 
 
-def _open(path: str, uuid: str) -> _OpenFile:
-    files: OrderedDict[tuple[str, str], _OpenFile] = getattr(_opened, "files", None) or OrderedDict()
+def _open(path: str, uuid: str, login: Login | None = None) -> _OpenFile:
+    files: OrderedDict[tuple[str, str, Login | None], _OpenFile] = (
+        getattr(_opened, "files", None) or OrderedDict()
+    )
     _opened.files = files
-    key = (path, uuid)
+    key = (path, uuid, login)
     if key not in files:
-        files[key] = _OpenFile(path, uuid)
+        files[key] = _OpenFile(path, uuid, login)
         while len(files) > OPEN_FILES:
             files.popitem(last=False)[1].close()
     files.move_to_end(key)

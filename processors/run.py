@@ -8,6 +8,7 @@ from typing import Protocol
 
 from binworks.processors.dataset import Dataset
 from binworks.processors.reading import inspect
+from binworks.processors.sources import Login
 from binworks.tensors.accumulator import Accumulator
 
 CHUNK = 50_000
@@ -16,12 +17,13 @@ CHUNK = 50_000
 
 @dataclass(frozen=True)
 class Range:
-    """Entries ``start`` to ``stop`` of a file that had this uuid when the work was planned."""
+    """Entries ``start`` to ``stop`` of a file that had this uuid when the work was planned; read as somebody."""
 
     path: str
     uuid: str
     start: int
     stop: int
+    login: Login | None = None
 
 
 class Processor(Protocol):

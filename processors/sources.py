@@ -3,6 +3,9 @@
 A source is told beforehand which spans it will be asked for (`Source.prepare`), so that a server is asked once a
 chunk; what it hands out (`Source.read`) is valid until the next call. The XRootD library is loaded when it is needed,
 with time limits that hold: by default a server that hangs is waited for up to half an hour.
+
+A server may be asked as somebody (`Login`). The library keeps connections to servers and shares them; a name of the
+login's own before the host keeps those of different logins apart.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -24,6 +28,12 @@ XROOTD_ENVIRONMENT: Mapping[str, str] = {
     "XRD_STREAMERRORWINDOW": "0",  # a server that did not answer is asked again at once, not after half an hour
 }
 """Patience in seconds, and tries; read by the library when it is loaded, and only if the user has not set them."""
+
+PROTOCOLS = ("root://", "roots://", "xroot://")
+"""What addresses of XRootD servers begin with."""
+_RESERVED = ("xrd.", "xrdcl.", "authz")
+"""Parameters of an address that choose a credential, or are one."""
+_NO_FILE = "/dev/null"
 
 _ANSWERED = 400
 _AUTHENTICATION = 204
@@ -40,6 +50,49 @@ GAP_BYTES = 16_384
 
 Span = tuple[int, int]
 """Position and size in bytes."""
+
+
+class LoginRefusedError(Exception):
+    """A server knows nobody of this credential, or of none."""
+
+
+@dataclass(frozen=True)
+class Login:
+    """As whom servers are asked. What the files hold is read by the XRootD library alone, at each new connection.
+
+    Parameters
+    ----------
+    name : str
+        Letters and digits; open files and connections are shared within a name only.
+    proxy, token : str, optional
+        Files with an X.509 proxy and with a bearer token; other credentials of this process are not offered.
+    """
+
+    name: str
+    proxy: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+
+    def address(self, url: str) -> str:
+        """Return the address of a file as this login's."""
+        scheme, _, rest = url.partition("://")
+        host, slash, path = rest.partition("/")
+        protocols, files = [], []
+        if self.token is not None:
+            protocols.append("ztn")
+            files.append(f"xrd.ztn={self.token}")
+        if self.proxy is not None:
+            protocols.append("gsi")
+            # a certificate in the home of the worker's account must not take the place of a proxy that is no good
+            files.append(f"xrd.gsiusrpxy={self.proxy}&xrd.gsiusrcrt={_NO_FILE}&xrd.gsiusrkey={_NO_FILE}")
+        asked = "&".join([f"xrd.wantprot={','.join(protocols)}", *files])
+        mark = "&" if "?" in path else "?"
+        return f"{scheme}://{self.name}@{host.rpartition('@')[2]}{slash}{path}{mark}{asked}"
+
+    def without_places(self, text: str) -> str:
+        """Return a text in which the files are not named."""
+        for place in (self.proxy, self.token):
+            text = text if place is None else text.replace(place, "...")
+        return text
 
 
 class Source(Protocol):
@@ -77,20 +130,29 @@ class Source(Protocol):
         ...
 
 
-def open_source(path: str) -> Source | None:
+def open_source(path: str, login: Login | None = None) -> Source | None:
     """Open a file; None for an address that only uproot understands.
+
+    Parameters
+    ----------
+    path : str
+        A local file, or an address.
+    login : Login, optional
+        As whom XRootD servers are asked; default: with whatever credential this process has.
 
     Raises
     ------
     OSError
         If it cannot be opened; for a server, the text is the server's.
+    LoginRefusedError
+        If a server lets nobody of this credential in.
     RequestError
-        ``missing-extra``, if the XRootD library is not installed.
+        ``missing-extra``, if the XRootD library is not installed; ``bad-address``, if an address names a credential.
     """
     if "://" not in path:
         return LocalFile(path)
-    if path.startswith(("root://", "roots://", "xroot://")):
-        return RemoteFile(path)
+    if path.startswith(PROTOCOLS):
+        return RemoteFile(path, login)
     return None
 
 
@@ -130,13 +192,15 @@ class RemoteFile:
 
     remote = True
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, login: Login | None = None) -> None:
+        _refuse_credentials(url)
+        self._url, self._login = url, login
         client, flags = _client()
         self._file = client.File()
-        _check(self._file.open(url, flags.OpenFlags.READ)[0])
+        address = url if login is None else login.address(url)
+        self._check(self._file.open(address, flags.OpenFlags.READ)[0])
         status, info = self._file.stat()
-        _check(status)
+        self._check(status)
         self.size = int(info.size)
         self._starts: list[int] = []
         self._runs: list[bytes] = []
@@ -166,7 +230,7 @@ class RemoteFile:
         parts = []
         for begin, length in _pieces(position, size):
             status, data = self._file.read(begin, length)
-            _check(status)
+            self._check(status)
             if len(data) < length:
                 raise EOFError(f"{self._url} gave {len(data)} bytes at byte {begin}, expected {length}")
             parts.append(data)
@@ -178,12 +242,29 @@ class RemoteFile:
 
     def _fetch(self, pieces: list[Span], fetched: dict[int, bytes]) -> None:
         status, answer = self._file.vector_read(pieces)
-        _check(status)
+        self._check(status)
         for chunk in answer.chunks:
             fetched[chunk.offset] = bytes(chunk.buffer)
         for position, size in pieces:
             if len(fetched.get(position, b"")) != size:
                 raise EOFError(f"{self._url} did not give the {size} bytes at byte {position}")
+
+    def _check(self, status: Any) -> None:
+        """Raise what a failure is: the server's answer about this file, or no answer."""
+        if status.ok:
+            return
+        told = str(status.message).strip()
+        told = told if self._login is None else self._login.without_places(told)
+        answered = status.code == _ANSWERED
+        if answered and status.errno == _MISSING:
+            raise FileNotFoundError(told)
+        if status.code == _AUTHENTICATION:
+            raise LoginRefusedError(told)
+        if answered and status.errno in _FORBIDDEN:
+            raise PermissionError(told)
+        if not answered or status.errno in _PASSING:
+            raise ConnectionError(told)
+        raise OSError(told)
 
     def _check_end(self, position: int, size: int) -> None:
         if position < 0 or position + size > self.size:
@@ -260,16 +341,13 @@ def _client() -> tuple[Any, Any]:
     return client, flags
 
 
-def _check(status: Any) -> None:
-    """Raise what a failure is: the server's answer about this file, or no answer."""
-    if status.ok:
-        return
-    told = str(status.message).strip()
-    answered = status.code == _ANSWERED
-    if answered and status.errno == _MISSING:
-        raise FileNotFoundError(told)
-    if status.code == _AUTHENTICATION or (answered and status.errno in _FORBIDDEN):
-        raise PermissionError(told)
-    if not answered or status.errno in _PASSING:
-        raise ConnectionError(told)
-    raise OSError(told)
+def _refuse_credentials(url: str) -> None:
+    """Refuse an address whose parameters would make the library read a credential of somebody else's choice."""
+    names = [part.partition("=")[0].strip() for part in url.partition("?")[2].split("&")]
+    if any(name.lower().startswith(_RESERVED) for name in names):
+        raise RequestError(
+            "An address may not say with which credential it is read.",
+            code="bad-address",
+            where=url.partition("?")[0],
+            hint="Leave the parameters after the question mark out.",
+        )
