@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -59,11 +59,11 @@ class Queue(Protocol):
         """Return all jobs of this service. A queue that cannot be asked is an error, never an empty answer."""
         ...
 
-    def drain(self, names: Collection[str]) -> None:
+    def drain(self, names: Sequence[str]) -> None:
         """Let jobs finish what they are at, and end."""
         ...
 
-    def remove(self, names: Collection[str]) -> None:
+    def remove(self, names: Sequence[str]) -> None:
         """End jobs at once; those that are gone do not matter."""
         ...
 
@@ -238,8 +238,11 @@ class BatchBackend(ABC):
 
     def scale(self, workers: int) -> None:
         """Ask for this many workers; the last batch job may bring some more."""
+        jobs = -(-workers // self.site.workers.processes)
         with self._lock:
-            self._reconciler.wanted = -(-workers // self.site.workers.processes)
+            if jobs == self._reconciler.wanted:
+                return
+            self._reconciler.wanted = jobs
         self._wake.set()
 
     def address(self) -> str:
@@ -330,21 +333,34 @@ class BatchBackend(ABC):
             draining = self._reconciler.draining
         if draining != told:  # before they are told: a second word would end them at once
             write(self.folder / DRAINING_FILE, json.dumps(draining))
-        self._tell(self.queue.remove, orders.remove, drained=False)
-        self._tell(self.queue.drain, orders.drain, drained=True)
+        self._remove(orders.remove)
+        self._drain(orders.drain)
         if orders.submit and not self._closing.is_set():
             self._submit(orders.submit)
 
-    def _tell(self, tell: Any, names: Sequence[str], *, drained: bool) -> None:
+    def _remove(self, names: Sequence[str]) -> None:
+        assert self.queue is not None  # noqa: S101
         if not names:
             return
-        log.info("%s %s", "draining" if drained else "removing", ", ".join(names))
+        log.info("removing %s", ", ".join(names))
         try:
-            tell(names)
+            self.queue.remove(names)
         except BinworksError as error:
             with self._lock:
-                self._silence = f"jobs could not be ended: {error}"
-                self._reconciler.not_told(names, drained=drained, now=time.monotonic())
+                self._silence = f"jobs could not be removed: {error}"
+                self._reconciler.not_removed(names, time.monotonic())
+
+    def _drain(self, names: Sequence[str]) -> None:
+        assert self.queue is not None  # noqa: S101
+        if not names:
+            return
+        log.info("draining %s", ", ".join(names))
+        try:
+            self.queue.drain(names)
+        except BinworksError as error:
+            with self._lock:
+                self._silence = f"jobs could not be drained: {error}"
+                self._reconciler.not_drained(names)
 
     def _submit(self, count: int) -> None:
         assert self.queue is not None  # noqa: S101
@@ -390,29 +406,41 @@ def require(programs: Sequence[str]) -> None:
         )
 
 
-def run(command: Sequence[str], *, text: str | None = None) -> str:
+def run(
+    command: Sequence[str],
+    *,
+    text: str = "",
+    hidden: tuple[str, ...] = (),
+    harmless: Sequence[str] = (),
+) -> str:
     """Run a command of the batch system and return what it prints.
 
     Parameters
     ----------
     command : sequence of str
         Program and arguments.
-    text : str or None
+    text : str
         Its standard input.
+    hidden : tuple of str
+        Variables of this process's environment that it shall not see begin with one of these.
+    harmless : sequence of str
+        It has not failed if each line of its complaints holds one of these.
 
     Raises
     ------
     TransientError
         Code ``batch-system``, with its last line, if it fails or takes too long.
     """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
     try:
         done = subprocess.run(  # noqa: S603  no shell, and the arguments are ours
             list(command),
-            input=text or "",
+            input=text,
             capture_output=True,
             text=True,
             timeout=COMMAND_SECONDS,
             check=False,
+            env=environment,
         )
     except subprocess.TimeoutExpired:
         raise TransientError(
@@ -420,11 +448,11 @@ def run(command: Sequence[str], *, text: str | None = None) -> str:
         ) from None
     except OSError as error:
         raise TransientError(f"{command[0]} cannot be run: {error}.", code="batch-system") from None
-    if done.returncode != 0:
-        lines = (
-            done.stderr.strip() or done.stdout.strip() or f"it ended with {done.returncode}"
-        ).splitlines()
-        raise TransientError(f"{command[0]}: {lines[-1]}", code="batch-system")
+    complaints = [line for line in done.stderr.splitlines() if line.strip()]
+    serious = [line for line in complaints if not any(words in line for words in harmless)]
+    if done.returncode != 0 and (serious or not complaints):
+        said = (serious or done.stdout.split("\n")[-1:])[-1] or f"it ended with {done.returncode}"
+        raise TransientError(f"{command[0]}: {said.removeprefix(f'{command[0]}: ')}", code="batch-system")
     return done.stdout
 
 

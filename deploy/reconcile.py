@@ -16,6 +16,8 @@ LONGEST_PAUSE = 600.0
 HEALTHY_SECONDS = 60.0
 UNSEEN_SECONDS = 30.0
 FORCE_SECONDS = 60.0
+SETTLE_SECONDS = 10.0
+"""A job that runs may not have come to our program yet, and would not hear that it shall drain."""
 ABSENCES = 2
 
 
@@ -106,7 +108,9 @@ class _Job:
     healthy: bool = False
     absences: int = 0
     leaves_by: float | None = None
-    """It was told to go; after this moment by force."""
+    """It shall go; after this moment by force."""
+    told: bool = False
+    """It drains."""
     entry: Entry = field(default_factory=lambda: Entry(JobState.PENDING))
 
 
@@ -132,8 +136,8 @@ class Reconciler:
 
     @property
     def draining(self) -> tuple[str, ...]:
-        """Jobs that were told to go and are not gone."""
-        return tuple(name for name, job in self._jobs.items() if job.leaves_by is not None)
+        """Jobs that were told to drain and are not gone."""
+        return tuple(name for name, job in self._jobs.items() if job.told)
 
     @property
     def running(self) -> int:
@@ -150,11 +154,15 @@ class Reconciler:
         """Note that the queue took no job."""
         self.refusals.fail(now, reason)
 
-    def not_told(self, names: Iterable[str], *, drained: bool, now: float) -> None:
-        """Note that an order to drain or to remove did not reach the queue."""
+    def not_drained(self, names: Iterable[str]) -> None:
+        """Note that an order to drain did not reach the queue."""
         for name in names:
-            if name in self._jobs:
-                self._jobs[name].leaves_by = None if drained else now
+            self._jobs[name].told = False
+
+    def not_removed(self, names: Iterable[str], now: float) -> None:
+        """Note that an order to remove did not reach the queue."""
+        for name in names:
+            self._jobs[name].leaves_by = now
 
     def decide(self, entries: Mapping[str, Entry], now: float) -> Orders:
         """Return what to do.
@@ -171,12 +179,12 @@ class Reconciler:
         for name in [name for name in self._jobs if name not in entries]:
             self._note_absence(name, now)
         forced = self._overdue(now)
-        excess = len(self._staying()) - self.wanted
-        removed, drained = self._dismiss(max(excess, 0), now)
+        missing = self.wanted - len(self._staying())
+        removed = self._dismiss(max(-missing, 0), now)
         submit = 0
-        if excess < 0:
-            submit = min(self.refusals.allowed(-excess, now), self.deaths.allowed(-excess, now))
-        return Orders(submit, (*forced, *removed), drained)
+        if missing > 0:
+            submit = min(self.refusals.allowed(missing, now), self.deaths.allowed(missing, now))
+        return Orders(submit, (*forced, *removed), self._to_drain(now))
 
     def explain(self, now: float) -> str | None:
         """Return why fewer jobs run than are wanted, or None."""
@@ -206,7 +214,7 @@ class Reconciler:
         if name not in self._jobs:  # of an earlier process, or of a submission whose answer was lost
             self._jobs[name] = _Job(now, healthy=entry.state == JobState.RUNNING)
             if name in self._earlier:
-                self._jobs[name].leaves_by = now + self.grace + FORCE_SECONDS
+                self._jobs[name].leaves_by, self._jobs[name].told = now + self.grace + FORCE_SECONDS, True
         job = self._jobs[name]
         job.seen, job.absences, job.entry = True, 0, entry
         if entry.state == JobState.RUNNING and not job.healthy:
@@ -250,17 +258,24 @@ class Reconciler:
             self._jobs[name].leaves_by = now + FORCE_SECONDS
         return late
 
-    def _dismiss(self, count: int, now: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Choose jobs that are too many, those that do not run first, then the newest."""
+    def _dismiss(self, count: int, now: float) -> tuple[str, ...]:
+        """Choose jobs that are too many, those that do not run first, then the newest; return those to remove."""
         newest = list(reversed(self._staying().items()))
         chosen = sorted(newest, key=lambda item: item[1].entry.state == JobState.RUNNING)[:count]
-        removed: list[str] = []
-        drained: list[str] = []
-        for name, job in chosen:
+        for _, job in chosen:
             runs = job.entry.state == JobState.RUNNING
-            (drained if runs else removed).append(name)
             job.leaves_by = now + FORCE_SECONDS + (self.grace if runs else 0.0)
-        return tuple(removed), tuple(drained)
+        return tuple(name for name, job in chosen if job.entry.state != JobState.RUNNING)
+
+    def _to_drain(self, now: float) -> tuple[str, ...]:
+        """Return jobs that shall go and can be told so now."""
+        found = []
+        for name, job in self._jobs.items():
+            settled = job.running_since is None or now - job.running_since >= SETTLE_SECONDS
+            if job.leaves_by is not None and job.entry.state == JobState.RUNNING and not job.told and settled:
+                job.told = True
+                found.append(name)
+        return tuple(found)
 
 
 def _in_order(name: str) -> tuple[tuple[int, str], ...]:
