@@ -102,6 +102,8 @@ class Conduct:
     def _remember(self, row: Any, resolved: ResolvedJob) -> None:
         self.resolved = resolved
         self.owner: str = row.owner
+        self.reader = None if self.rim.settings.credentials is None else self.owner
+        """Whose credential files on servers are read with."""
         self.priority: int = row.priority
         self.created: float = row.created
         self.state = JobState(row.state)
@@ -125,7 +127,9 @@ class Conduct:
         succeeded(outcome, type(None))
 
     async def _plan(self) -> None:
-        files = await index(self.rim, self.job, self.resolved.datasets, skip=self.skip is not None)
+        files = await index(
+            self.rim, self.job, self.resolved.datasets, skip=self.skip is not None, owner=self.reader
+        )
         units = plan.cut(files.readable, self.resolved.unit_events)
         recipes = {dataset.name: self._facts(dataset) for dataset in self.resolved.datasets}
         names = [plan.partial_name(recipes[unit.dataset], unit.pieces) for unit in units]
@@ -268,6 +272,7 @@ class Conduct:
             lent=work.lent,
             splits=status.splits,
             step=step,
+            owner=self.reader,
         )
 
     def _settled(self, work: Work, name: str, outcome: Outcome, worker: str | None) -> Settled:

@@ -14,7 +14,7 @@ from binworks.processors.dataset import Dataset
 from binworks.processors.fileindex import Shelf
 from binworks.processors.foreign import ForeignProcessor
 from binworks.processors.run import Range
-from binworks.service import layout, partials, plan
+from binworks.service import credentials, layout, partials, plan
 from binworks.service.plan import Piece
 from binworks.service.store import Store
 from binworks.service.tasks import FillUnit, Recipe
@@ -105,8 +105,9 @@ class Filling:
     def _ranges(self, pieces: Sequence[Piece]) -> Iterator[Range]:
         """Give the ranges; each file's index is there, or made, before the first of its events is read."""
         for piece in pieces:
-            reading.inspect(piece.path, self.shelf)
-            yield Range(piece.path, piece.uuid, piece.start, piece.stop)
+            login = credentials.login(self.task.owner, piece.path)
+            reading.inspect(piece.path, self.shelf, login)
+            yield Range(piece.path, piece.uuid, piece.start, piece.stop, login)
 
     # in steps
 

@@ -30,8 +30,13 @@ class Index:
     unreadable: list[dict[str, Any]] = field(default_factory=list)
 
 
-async def index(rim: Rim, job: str, datasets: Sequence[Dataset], *, skip: bool) -> Index:
+async def index(
+    rim: Rim, job: str, datasets: Sequence[Dataset], *, skip: bool, owner: str | None = None
+) -> Index:
     """Return what the files hold.
+
+    Files on servers are opened for each job, with its owner's credential: partials are shared between owners, and
+    this is where those are kept out who may not read the file.
 
     Parameters
     ----------
@@ -43,6 +48,8 @@ async def index(rim: Rim, job: str, datasets: Sequence[Dataset], *, skip: bool) 
         All of the job.
     skip : bool
         Whether unreadable files are noted; otherwise the first one ends the job.
+    owner : str, optional
+        Whose credential is used for files on servers; default: what the workers have.
 
     Raises
     ------
@@ -53,12 +60,12 @@ async def index(rim: Rim, job: str, datasets: Sequence[Dataset], *, skip: bool) 
     keys = await asyncio.to_thread(_keys, paths)
     found: dict[str, FileFacts | Failure] = dict(await rim.call(rim.ledger.indexed, list(keys.values())))
     fresh = [path for path in paths if path not in found]
-    found |= await _open_all(rim, job, fresh, keys, skip=skip)
+    found |= await _open_all(rim, job, fresh, keys, skip=skip, owner=owner)
     return _sorted(datasets, found)
 
 
 async def _open_all(
-    rim: Rim, job: str, paths: Sequence[str], keys: Mapping[str, FileKey], *, skip: bool
+    rim: Rim, job: str, paths: Sequence[str], keys: Mapping[str, FileKey], *, skip: bool, owner: str | None
 ) -> dict[str, FileFacts | Failure]:
     """Open files, some at a time, and keep what they say; a failure ends it all unless files may be skipped."""
     found: dict[str, FileFacts | Failure] = {}
@@ -67,7 +74,7 @@ async def _open_all(
     async def open_some() -> None:
         for path in coming:
             outcome = await rim.task(
-                partial(_look, rim, path), "index", job, seconds=rim.settings.index_timeout
+                partial(_look, rim, path, owner), "index", job, seconds=rim.settings.index_timeout
             )
             if isinstance(outcome, Failure) and outcome.kind == Kind.INPUT and skip:
                 found[path] = outcome
@@ -83,8 +90,8 @@ async def _open_all(
     return found
 
 
-def _look(rim: Rim, path: str, tries: int) -> IndexFile:
-    return IndexFile(replicas.turn(path, rim.settings.replicas, tries), rim.settings.store_url)
+def _look(rim: Rim, path: str, owner: str | None, tries: int) -> IndexFile:
+    return IndexFile(replicas.turn(path, rim.settings.replicas, tries), rim.settings.store_url, owner)
 
 
 def _keys(paths: Iterable[str]) -> dict[str, FileKey]:

@@ -45,6 +45,11 @@ class Settings(BaseModel):
         description="Groups of prefixes (folders or root:// sites) that hold the same files; a file that cannot be "
         "read at one is looked for at the next.",
     )
+    credentials: Path | None = Field(
+        default=None,
+        description="Folder on the workers with a file per job owner, an X.509 proxy (`<owner>.proxy`) or a bearer "
+        "token (`<owner>.token`), for root:// files; default: the workers' account reads them.",
+    )
     scheduler: str = Field(default="tcp://127.0.0.1:8786", description="Address of the Dask scheduler.")
     tls: Path | None = Field(
         default=None,

@@ -71,10 +71,14 @@ class Prepare:
 
 @dataclass(frozen=True)
 class IndexFile:
-    """Open a file and return its facts; its index is kept in the store, if one is named."""
+    """Open a file and return its facts; its index is kept in the store, if one is named.
+
+    ``owner`` names whose credential is used for a file on a server; it never stands here itself.
+    """
 
     path: str
     store: str | None = None
+    owner: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ class FillUnit:
     splits, step : int
         The unit is filled in ``2**splits`` steps, one after the other; each but the last stores what it has so far,
         and the next goes on from there. A processor that adds event by event gives the same bits as in one step.
+    owner : str or None
+        As in `IndexFile`. What is computed does not depend on it, so it is not in the partial's name.
     """
 
     store: str
@@ -108,6 +114,7 @@ class FillUnit:
     lent: str | None = None
     splits: int = 0
     step: int = 0
+    owner: str | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from binworks.processors.compiled import CompiledProcessor
 from binworks.processors.dataset import Dataset
 from binworks.processors.fileindex import Shelf
 from binworks.processors.foreign import ForeignProcessor
-from binworks.service import failures, layout, partials
+from binworks.service import credentials, failures, layout, partials
 from binworks.service.filling import Filling
 from binworks.service.plan import FileFacts
 from binworks.service.store import Store
@@ -82,7 +82,8 @@ def prepare(task: Prepare, _progress: Progress | None) -> None:
 @_do.register
 def index_file(task: IndexFile, _progress: Progress | None) -> FileFacts:
     """Return the facts of a file, and keep its index for those who will read it."""
-    found = reading.inspect(task.path, None if task.store is None else _shelf(task.store))
+    shelf = None if task.store is None else _shelf(task.store)
+    found = reading.inspect(task.path, shelf, credentials.login(task.owner, task.path))
     return FileFacts(found.path, found.uuid, found.size, found.entries, found.clusters)
 
 
