@@ -1,0 +1,151 @@
+"""A service whose parts are started one by one, with TLS, on this machine or on several hosts."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from distributed import Client, Security
+
+from binworks.deploy.keeper import Keeper, stop_all
+from binworks.deploy.tls import Certificates, Role
+from binworks.service.environment import WORKER
+
+SCHEDULER = """
+import sys
+from pathlib import Path
+from binworks.deploy.scheduler import scheduler
+from binworks.deploy.tls import Certificates
+
+folder, host, port, dashboard, tls = sys.argv[1:]
+flags = Certificates(Path(tls)).flags("scheduler")
+scheduler(Path(folder), host=host, port=int(port), dashboard_port=int(dashboard), flags=flags).join()
+"""
+
+
+def security(certificates: Certificates, role: Role = "client") -> Security:
+    """Return what a Dask client needs to come in with the certificate of a role."""
+    files = {
+        f"tls_{role}_cert": str(certificates.cert(role)),
+        f"tls_{role}_key": str(certificates.key(role)),
+    }
+    return Security(require_encryption=True, tls_ca_file=str(certificates.ca(role)), **files)
+
+
+def rightful(address: str, certificates: Certificates) -> Client:
+    """Return a client that is let in."""
+    return Client(address, security=security(certificates), timeout=30, set_as_default=False)
+
+
+class Parts:
+    """The processes, which are kept alive.
+
+    Parameters
+    ----------
+    home : Path
+        Their output goes to its folder ``logs``.
+    certificates : Certificates
+    host : str
+        Address of the scheduler.
+    port, dashboard_port : int
+        Of the scheduler; the dashboard is on the loopback.
+    """
+
+    def __init__(
+        self, home: Path, certificates: Certificates, *, host: str, port: int, dashboard_port: int
+    ) -> None:
+        self.home = home
+        self.certificates = certificates
+        self.host, self.port, self.dashboard_port = host, port, dashboard_port
+        self.keepers: list[Keeper] = []
+
+    @property
+    def address(self) -> str:
+        """The scheduler's address."""
+        return f"tls://{self.host}:{self.port}"
+
+    def scheduler(self, enter: Sequence[str] = ()) -> Keeper:
+        """Start the scheduler; ``enter`` leads to its host."""
+        ports = (str(self.port), str(self.dashboard_port))
+        script = (SCHEDULER, str(self.home), self.host, *ports, str(self.certificates.folder))
+        return self.start("head", [*enter, sys.executable, "-c", *script])
+
+    def worker(
+        self,
+        name: str,
+        *options: str,
+        host: str,
+        enter: Sequence[str] = (),
+        certificates: Certificates | None = None,
+        address: str | None = None,
+    ) -> Keeper:
+        """Start a worker host."""
+        scratch = self.home / f"scratch-{name}"
+        flags = (certificates or self.certificates).flags("worker")
+        given = ("--name", name, "--host", host, "--local-directory", str(scratch), *flags, *options)
+        module = ("-m", "binworks.deploy.worker", address or self.address, "--keep", "PYTHONPATH")
+        return self.start(name, [*enter, sys.executable, *module, *given], WORKER)
+
+    def serve(self, name: str, module: str, enter: Sequence[str] = ()) -> Keeper:
+        """Start the driver or the API."""
+        return self.start(name, [*enter, sys.executable, "-m", module, "--home", str(self.home)])
+
+    def start(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> Keeper:
+        """Start something."""
+        keeper = Keeper(name, command, self.home / "logs", environment)
+        keeper.start()
+        self.keepers.append(keeper)
+        return keeper
+
+    def log(self, name: str) -> str:
+        """Return what a process has said."""
+        path = self.home / "logs" / f"{name}.out"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+
+@contextmanager
+def parts(home: Path, certificates: Certificates, **where: Any) -> Iterator[Parts]:
+    """Give a service without processes; those that are started end with the block."""
+    made = Parts(home, certificates, **where)
+    try:
+        yield made
+    finally:
+        stop_all(made.keepers)
+
+
+def restart(keeper: Keeper) -> None:
+    """End a process with all that it has started; its keeper starts it again."""
+    before, pid = keeper.restarts, keeper.pid
+    assert pid is not None
+    os.killpg(pid, 9)
+    end = time.monotonic() + 20
+    while keeper.restarts == before or keeper.pid is None:
+        assert time.monotonic() < end, "it was not started again"
+        time.sleep(0.05)
+
+
+def surroundings() -> dict[str, Any]:
+    """Return what somebody's processor finds, run on a worker."""
+    line = [psutil.Process(), *psutil.Process().parents()]
+    host = next(
+        number for number, process in enumerate(line) if "binworks.deploy.worker" in process.cmdline()
+    )
+    inherited = [
+        word for process in line[:host] for word in (*process.environ().values(), *process.cmdline())
+    ]
+    return {
+        "environment": dict(os.environ),
+        "inherited": inherited,
+        "corrections": importlib.util.find_spec("corrections") is not None,
+        "here": str(Path.cwd()),
+        "safe": sys.flags.safe_path,
+    }
