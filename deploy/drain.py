@@ -72,19 +72,21 @@ async def leave(worker: Any) -> None:
         Registered with its scheduler.
     """
     log.info("%s drains", worker.address)
-    stimulus = f"drain-{time.time()}"
+    state, stimulus = worker.state, f"drain-{time.time()}"
     # not "paused": the worker's look at its memory would let it go on
     worker.handle_worker_status_change("closing_gracefully", stimulus)
-    hand_back(worker, stimulus)
-    while worker.state.executing or worker.state.long_running:
+    while state.executing or state.long_running:
+        hand_back(worker, stimulus)
         await asyncio.sleep(JOIN_LOOK_SECONDS)
     end = time.monotonic() + DELIVERY_SECONDS
-    while worker.data and time.monotonic() < end:
+    while (state.ready or worker.data) and time.monotonic() < end:
+        hand_back(worker, stimulus)
         await asyncio.sleep(JOIN_LOOK_SECONDS)
-    # what `close_gracefully` does, but that waits for ever in this status
-    await worker.scheduler.retire_workers(
-        workers=[worker.address], close_workers=False, remove=True, stimulus_id=stimulus
-    )
+    if worker.data:
+        # not removed here: it would hear of that by its heartbeat, and end while its nanny ends it
+        await worker.scheduler.retire_workers(
+            workers=[worker.address], close_workers=False, remove=False, stimulus_id=stimulus
+        )
     log.info("%s has drained", worker.address)
     await close(worker, "drained")
 
@@ -96,7 +98,10 @@ async def close(worker: Any, reason: str) -> None:
 
 
 def hand_back(worker: Any, stimulus: str) -> None:
-    """Give tasks that wait for a thread back to the scheduler, which knows already that it must not send them here."""
+    """Give tasks that wait for a thread back to the scheduler, which takes them off and sends no more.
+
+    Some may have been on their way here; those that were given back already do not matter.
+    """
     for waiting in list(worker.state.ready):
         worker.batched_send(
             {"op": "reschedule", "key": waiting.key, "worker": worker.address, "stimulus_id": stimulus}

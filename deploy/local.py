@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 from binworks.deploy.base import ClusterStatus
 from binworks.deploy.keeper import Keeper, stop_all
+from binworks.deploy.scheduler import CONFIGURATION, DASHBOARD_PREFIX, LOOPBACK, scheduler
+from binworks.deploy.tls import ENVIRONMENT as ENCRYPTED
+from binworks.deploy.tls import Certificates
+from binworks.deploy.worker import passes
 
-CONFIGURATION = {
-    # The driver counts whom a unit kills; Dask would blame all units that a dead worker held.
-    "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
-    "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "30s",
-    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
-}
+__all__ = ["CONFIGURATION", "DASHBOARD_PREFIX", "LOOPBACK", "LocalBackend"]
 
-LOOPBACK = "127.0.0.1"
-"""The dashboard lets everybody in: others reach it through the API only."""
-DASHBOARD_PREFIX = "/dask"
+KEPT = ("PYTHONPATH",)
+"""Beside the usual: here users' own processors may lie anywhere."""
+GRACE_SECONDS = 600.0
 
 
 class LocalBackend:
@@ -38,6 +39,15 @@ class LocalBackend:
         Module that each worker imports before it takes work.
     environment : mapping
         Added to that of the processes.
+    keep : sequence of str
+        Variables of this process's environment that workers see beside the usual ones; ``*`` stands for any
+        characters.
+    tls : Path or None
+        Folder of certificates; all connections are TLS then.
+    lifetime, stagger : float or None, float
+        A worker is replaced after so many seconds, give or take.
+    grace : float
+        Seconds that a worker may take to finish what it is at.
     """
 
     def __init__(
@@ -46,10 +56,15 @@ class LocalBackend:
         *,
         port: int,
         dashboard_port: int,
-        host: str = "127.0.0.1",
+        host: str = LOOPBACK,
         memory: str = "auto",
         preload: str | None = None,
         environment: Mapping[str, str] | None = None,
+        keep: Sequence[str] = (),
+        tls: Path | None = None,
+        lifetime: float | None = None,
+        stagger: float = 0.0,
+        grace: float = GRACE_SECONDS,
     ) -> None:
         self.folder = folder
         self.host = host
@@ -57,27 +72,40 @@ class LocalBackend:
         self.dashboard_port = dashboard_port
         self.memory = memory
         self.preload = preload
-        self.environment = {**CONFIGURATION, **(environment or {})}
+        self.certificates = None if tls is None else Certificates(tls)
+        self.environment = {**CONFIGURATION, **(ENCRYPTED if tls else {}), **(environment or {})}
+        self.keep = (*KEPT, *keep, *(name for name in self.environment if not passes(name)))
+        self.lifetime = lifetime
+        self.stagger = stagger
+        self.grace = grace
         self.scheduler: Keeper | None = None
         self.workers: list[Keeper] = []
+        self.leaving: list[Keeper] = []
 
     def start(self) -> None:
         """Start the scheduler."""
-        place = ["--host", self.host, "--port", str(self.port)]
-        dashboard = ["--dashboard-address", f"{LOOPBACK}:{self.dashboard_port}"]
-        dashboard += ["--dashboard-prefix", DASHBOARD_PREFIX]
-        self.scheduler = self._keeper("scheduler", "distributed.cli.dask_scheduler", *place, *dashboard)
+        self.scheduler = scheduler(
+            self.folder,
+            host=self.host,
+            port=self.port,
+            dashboard_port=self.dashboard_port,
+            flags=self.certificates.flags("scheduler") if self.certificates else (),
+            environment=self.environment,
+        )
 
     def scale(self, workers: int) -> None:
-        """Start workers, or end the last ones."""
+        """Start workers, or let the last ones finish and go."""
+        self.leaving = [keeper for keeper in self.leaving if keeper.is_alive()]
         while len(self.workers) < workers:
-            self.workers.append(self._worker(len(self.workers)))
-        stop_all(self.workers[workers:])
+            self.workers.append(self._worker())
+        for keeper in self.workers[workers:]:
+            keeper.begin_stop()
+            self.leaving.append(keeper)
         del self.workers[workers:]
 
     def address(self) -> str:
         """Return the address of the scheduler."""
-        return f"tcp://{self.host}:{self.port}"
+        return f"{'tls' if self.certificates else 'tcp'}://{self.host}:{self.port}"
 
     def status(self) -> ClusterStatus:
         """Return which processes live."""
@@ -95,29 +123,38 @@ class LocalBackend:
         )
 
     def close(self) -> None:
-        """End the workers, then the scheduler."""
-        self.scale(0)
+        """End the workers without waiting for what they are at, then the scheduler."""
+        stop_all([*self.workers, *self.leaving], signal.SIGINT)
+        self.workers, self.leaving = [], []
         if self.scheduler is not None:
             self.scheduler.stop()
             self.scheduler = None
 
-    def _worker(self, number: int) -> Keeper:
-        scratch = self.folder / "scratch"
-        scratch.mkdir(parents=True, exist_ok=True)
-        options = ["--nthreads", "1", "--nworkers", "1", "--memory-limit", self.memory, "--host", self.host]
-        options += [
-            "--local-directory",
-            str(scratch),
-            "--name",
-            f"worker-{number}",
-            "--nanny",
-            "--no-dashboard",
-        ]
-        options += ["--preload", self.preload] if self.preload else []
-        return self._keeper(f"worker-{number}", "distributed.cli.dask_worker", self.address(), *options)
-
-    def _keeper(self, name: str, module: str, *arguments: str) -> Keeper:
-        command = [sys.executable, "-m", module, *arguments]
+    def _worker(self) -> Keeper:
+        # who leaves has his name until he is gone
+        taken = {keeper.process_name for keeper in (*self.workers, *self.leaving)}
+        name = next(name for name in map("worker-{}".format, count()) if name not in taken)
+        command = [sys.executable, "-m", "binworks.deploy.worker", self.address(), *self._options(name)]
         keeper = Keeper(name, command, self.folder / "logs", self.environment)
         keeper.start()
         return keeper
+
+    def _options(self, name: str) -> Iterator[str]:
+        options = {
+            "--name": name,
+            "--memory-limit": self.memory,
+            "--host": self.host,
+            "--local-directory": str(self.folder / "scratch"),
+            "--grace": f"{self.grace:g}",
+            "--stagger": f"{self.stagger:g}",
+        }
+        if self.preload:
+            options["--preload"] = self.preload
+        if self.lifetime is not None:
+            options["--lifetime"] = f"{self.lifetime:g}"
+        for option, value in options.items():
+            yield from (option, value)
+        for variable in self.keep:
+            yield from ("--keep", variable)
+        if self.certificates:
+            yield from self.certificates.flags("worker")

@@ -25,13 +25,15 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from binworks.deploy.drain import DRAIN, JOINED
 from binworks.deploy.keeper import Supervisor
+from binworks.deploy.tls import ENVIRONMENT as ENCRYPTED
 from binworks.tensors.errors import TransientError
 
 ALLOWED = (
     *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_*", "TZ", "TMPDIR", "LD_LIBRARY_PATH"),
-    *("BINWORKS_*", "DASK_*", "XRD_*", "XDG_CACHE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "X509_CERT_DIR"),
+    *("BINWORKS_KERNEL_CACHE", "BINWORKS_CREDENTIALS", "DASK_DISTRIBUTED__*", "XDG_CACHE_HOME"),
+    *("XRD_*", "XrdSecGSICADIR", "X509_CERT_DIR", "SSL_CERT_FILE", "SSL_CERT_DIR"),
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_*", "MALLOC_*"),
-    *("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"),
+    *("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"),
 )
 """What workers find of this process's environment: no secret, and nothing that leads to other code."""
 
@@ -163,13 +165,13 @@ def scrubbed(environment: Mapping[str, str], keep: Sequence[str]) -> dict[str, s
     keep : sequence of str
         Names to pass on, too; ``*`` stands for any characters.
     """
-    wanted = (*ALLOWED, *keep)
-    kept = {
-        name: value
-        for name, value in environment.items()
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in wanted)
-    }
+    kept = {name: value for name, value in environment.items() if passes(name, keep)}
     return {**kept, **FIXED}
+
+
+def passes(name: str, keep: Sequence[str] = ()) -> bool:
+    """Return whether workers see a variable of the environment."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in (*ALLOWED, *keep))
 
 
 class Host:
@@ -186,7 +188,8 @@ class Host:
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options = options
         self.drain_file = folder / "drain"
-        environment = {**scrubbed(os.environ, options.keep), DRAIN: str(self.drain_file)}
+        encrypted = ENCRYPTED if options.tls_cert else {}
+        environment = {**os.environ, **encrypted, DRAIN: str(self.drain_file)}
         self.workers = Supervisor("dask worker", command(options), environment)
         self.signals: SimpleQueue[int] = SimpleQueue()
 
@@ -282,6 +285,10 @@ class Host:
 def main() -> None:
     """Be a worker host."""
     options = parser().parse_args()
+    clean = scrubbed(os.environ, options.keep)
+    if clean != dict(os.environ):  # also this process keeps nothing: the workers' user can look into it
+        again = [sys.executable, "-m", "binworks.deploy.worker", *sys.argv[1:]]
+        os.execve(again[0], again, clean)  # noqa: S606  no shell is wanted
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s - worker host - %(message)s"
     )
