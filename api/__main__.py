@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     listen = {name: value for name in ("host", "port") if (value := getattr(given, name)) is not None}
     settings = Settings.load(given.home).model_copy(update=listen)
-    logs.to_file(settings.logs / "api.log")
+    logs.begin(settings, "api.log")
     _allow_many_readers()
     app = create_app(settings)
     gc.collect()

@@ -61,7 +61,7 @@ class Guarded(FastAPI):
 def create_app(settings: Settings) -> FastAPI:
     """Return the application over the job database and the store that the settings name."""
     registry = metrics.new_registry()
-    access = Lines(settings.logs / "access.log")
+    access = Lines(settings.logs / "access.log" if settings.log_to == "files" else None)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import time
+from typing import IO
 
 from sqlalchemy.exc import OperationalError
 
@@ -39,7 +40,7 @@ class Exporting:
     def __init__(self, settings: Settings, exports: Exports) -> None:
         self._exports = exports
         self._command = (sys.executable, "-m", "binworks.service.exporting", "--home", str(settings.home))
-        self._output = settings.logs / "exporting.out"
+        self._output = settings.logs / "exporting.out" if settings.log_to == "files" else None
         self._woken = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -84,13 +85,13 @@ class Exporting:
         code = await self._child()
         if code == 0 or time.monotonic() - begun > HEALTHY_SECONDS:
             return 0.0
-        log.error("the process that exports ended with %d; see %s", code, self._output.name)
+        where = self._output.name if self._output else "what it wrote"
+        log.error("the process that exports ended with %d; see %s", code, where)
         return min(2 * pause + 0.5, LONGEST_PAUSE)
 
     async def _child(self) -> int:
         """Run the process to its end; return its code."""
-        self._output.parent.mkdir(parents=True, exist_ok=True)
-        with self._output.open("ab") as output:
+        with self._opened() as output:
             process = await asyncio.create_subprocess_exec(
                 *self._command,
                 "--parent",
@@ -105,6 +106,13 @@ class Exporting:
         finally:
             if process.returncode is None:
                 await _end(process)
+
+    def _opened(self) -> contextlib.AbstractContextManager[IO[bytes] | None]:
+        """Return where its output goes; None: where ours does."""
+        if self._output is None:
+            return contextlib.nullcontext()
+        self._output.parent.mkdir(parents=True, exist_ok=True)
+        return self._output.open("ab")
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -11,11 +11,12 @@ import logging
 import signal
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy.exc import OperationalError
 
-from binworks.service import failures, fairshare, gc, lease, logs
+from binworks.service import failures, fairshare, gc, lease, logs, workforce
 from binworks.service.cluster import Cluster
 from binworks.service.conduct import Conduct, unit_keys
 from binworks.service.database import Database
@@ -32,6 +33,8 @@ from binworks.tensors.errors import BinworksError
 
 POLL_SECONDS = 0.25
 PATIENCE_SECONDS = 5.0
+ALIVE = "driver-alive"
+"""File of the home that a driver touches while it works, or waits for the lease: for those who look after it."""
 NO_WORKERS = "No worker is connected; the job goes on when there is one."
 
 log = logging.getLogger("binworks.service.driver")  # not `__main__`, as which it runs
@@ -66,6 +69,7 @@ class Driver:
         """
         holder, seconds = lease.identity(), self.rim.settings.lease_seconds
         while not await self._take_over(holder, seconds):
+            self._show_life()
             await asyncio.sleep(POLL_SECONDS)
         log.info("%s is the driver", holder)
         try:
@@ -91,6 +95,10 @@ class Driver:
             log.warning("the lease cannot be asked for: %s", error.orig)
             return False
 
+    def _show_life(self) -> None:
+        with suppress(OSError):  # a full disk
+            (self.rim.settings.home / ALIVE).touch()
+
     async def give_back(self) -> None:
         """Let another driver start at once."""
         await self.rim.call(self.rim.ledger.renew, 0.0)
@@ -105,6 +113,7 @@ class Driver:
 
     async def _poll(self) -> None:
         while True:
+            self._show_life()
             for job, state in await self.rim.call(self.rim.ledger.active):
                 if state == JobState.CANCELLING:
                     await self._end(job)
@@ -249,10 +258,15 @@ class Driver:
             for job in list(self._tasks):
                 trouble = self.conducts[job].trouble if job in self.conducts else None
                 trouble = trouble or self.rim.trouble.get(job)
-                note = NO_WORKERS if alone else trouble
+                note = self._why_alone() if alone else trouble
                 if self._noted.get(job, "") != note:  # what an earlier driver said may be out of date
                     self._noted[job] = note
                     await self.rim.call(self.rim.ledger.note, job, note)
+
+    def _why_alone(self) -> str:
+        status = workforce.read(self.rim.settings.home)
+        reason = None if status is None else status.cluster.reason
+        return NO_WORKERS if reason is None else f"{NO_WORKERS} The cluster says: {reason}"
 
     async def _collect(self) -> None:
         """Remove now and then what nobody needs any more."""
@@ -299,7 +313,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Conduct the jobs of a service.")
     parser.add_argument("--home", type=Path, required=True, help="folder of the service")
     settings = Settings.load(parser.parse_args().home)
-    logs.to_file(settings.logs / "driver.log")
+    logs.begin(settings, "driver.log")
     asyncio.run(run(settings))
 
 

@@ -416,7 +416,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     told = _stop_signals()
     settings = Settings.load(given.home)
-    logs.to_file(settings.logs / "exporting.log")
+    logs.begin(settings, "exporting.log")
     _limit_memory(settings.export_memory)
     Exporter(settings).run(given.idle, told, given.parent)
 

@@ -17,6 +17,8 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TextIO, cast
 
+from binworks.service.settings import Settings
+
 MAX_BYTES = 20_000_000
 KEPT_FILES = 3
 MOST_LINES = 1000
@@ -60,6 +62,21 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
+def begin(settings: Settings, name: str) -> None:
+    """Send all of this process's log records to where the settings say: a file of the home, or standard error.
+
+    Parameters
+    ----------
+    settings : Settings
+    name : str
+        Of the file.
+    """
+    if settings.log_to == "stderr":
+        to_stderr()
+    else:
+        to_file(settings.logs / name)
+
+
 def to_file(path: Path) -> None:
     """Send all of this process's log records to a file that is renamed when it grows large."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,11 +102,11 @@ class Lines:
 
     Parameters
     ----------
-    path : Path
-        Renamed when it grows large.
+    path : Path or None
+        Renamed when it grows large; None: standard error.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self._path = path
         self._lines: list[str] = []
         self._file: RotatingFileHandler | None = None
@@ -106,6 +123,10 @@ class Lines:
             return
         text, self._lines = "\n".join(self._lines) + "\n", []
         try:
+            if self._path is None:
+                sys.stderr.write(text)
+                sys.stderr.flush()
+                return
             if self._file is None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = RotatingFileHandler(self._path, backupCount=KEPT_FILES, encoding="utf-8")

@@ -6,6 +6,7 @@ with its home alone and reads them from there.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from binworks.tensors.errors import RequestError
 
 FILE_NAME = "settings.json"
+DATABASE_VARIABLE = "BINWORKS_DATABASE"
 
 
 class Settings(BaseModel):
@@ -24,7 +26,8 @@ class Settings(BaseModel):
     home: Path = Field(description="Folder of the service: job database, store, logs, token.")
     database: str = Field(
         default="",
-        description="Address of the job database, sqlite:// or postgresql://; default: SQLite in the home.",
+        description="Address of the job database, sqlite:// or postgresql://; default: SQLite in the home. The "
+        "environment variable `BINWORKS_DATABASE` wins: the address may hold a password.",
     )
     store: str = Field(
         default="",
@@ -136,6 +139,10 @@ class Settings(BaseModel):
     backoff_seconds: float = Field(
         default=1.0, gt=0, description="Before the first new try; doubles each time."
     )
+    log_to: Literal["files", "stderr"] = Field(
+        default="files",
+        description="Where log lines go: into `<home>/logs`, or to standard error for somebody else to keep.",
+    )
     max_active_jobs: int = Field(default=100, ge=1, description="Jobs of one owner that are not finished.")
     max_queued_units: int | None = Field(
         default=None, ge=1, description="Units of work of one owner's unfinished jobs that are not settled."
@@ -192,7 +199,7 @@ class Settings(BaseModel):
 
     @classmethod
     def load(cls, home: Path) -> Settings:
-        """Return the settings that `binworks up` wrote into a home.
+        """Return the settings that `binworks up` wrote into a home; the environment may name another job database.
 
         Raises
         ------
@@ -201,7 +208,7 @@ class Settings(BaseModel):
         """
         target = home / FILE_NAME
         try:
-            return cls.model_validate_json(target.read_bytes())
+            found = cls.model_validate_json(target.read_bytes())
         except FileNotFoundError:
             raise RequestError(
                 "This is not the home of a service: it has no settings.json.",
@@ -213,3 +220,5 @@ class Settings(BaseModel):
             raise RequestError(
                 f"The settings are not valid: {error}", code="bad-settings", where=str(target)
             ) from None
+        address = os.environ.get(DATABASE_VARIABLE)
+        return found.model_copy(update={"database": address}) if address else found

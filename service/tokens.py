@@ -93,6 +93,7 @@ def create(
     label: str | None = None,
     kind: Kind = "token",
     parent: Bearer | None = None,
+    token: str | None = None,
 ) -> str:
     """Make a token and return it; only its hash is kept.
 
@@ -104,13 +105,15 @@ def create(
         What it is for.
     parent : Bearer, optional
         Whose token it is made with; it ends with that one at the latest.
+    token : str, optional
+        That it shall be, if it was made elsewhere; default: a new one.
 
     Raises
     ------
     ConflictError
         Code ``too-many-tokens``, of those with a parent.
     """
-    token = PREFIXES[kind] + secrets.token_urlsafe(32)
+    token = token or PREFIXES[kind] + secrets.token_urlsafe(32)
     with database.write() as connection:
         connection.execute(delete(tokens).where(tokens.c.expires < now - KEPT_SECONDS))
         if kind == "session":

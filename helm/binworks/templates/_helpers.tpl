@@ -1,7 +1,7 @@
 {{/* Name of everything: the release's, with the chart's where it does not say so itself. */}}
 {{- define "binworks.fullname" -}}
 {{- $name := ternary .Release.Name (printf "%s-%s" .Release.Name .Chart.Name) (contains .Chart.Name .Release.Name) -}}
-{{- $name | trunc 50 | trimSuffix "-" -}}
+{{- $name | trunc 44 | trimSuffix "-" -}}
 {{- end }}
 
 {{- define "binworks.selector" -}}
@@ -16,6 +16,20 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
+{{/* Not empty if the job database is a server, so that API and driver need not share a pod. */}}
+{{- define "binworks.split" -}}
+{{- if or .Values.database.url .Values.database.existingSecret -}}true{{- end -}}
+{{- end }}
+
+{{/* Component whose pods serve the API, and the one whose pods hold the driver. */}}
+{{- define "binworks.apiComponent" -}}
+{{- ternary "api" "service" (not (empty (include "binworks.split" .))) -}}
+{{- end }}
+
+{{- define "binworks.driverComponent" -}}
+{{- ternary "driver" "service" (not (empty (include "binworks.split" .))) -}}
+{{- end }}
+
 {{- define "binworks.image" -}}
 {{- if .Values.image.digest -}}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}
@@ -24,81 +38,50 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end }}
 
-{{- define "binworks.stateClaim" -}}
-{{ .Values.state.existingClaim | default (printf "%s-state" (include "binworks.fullname" .)) }}
+{{/* Claim of `state` or `store`. Called with (list $ name). */}}
+{{- define "binworks.claim" -}}
+{{- $root := index . 0 }}{{- $name := index . 1 -}}
+{{- (index $root.Values $name).existingClaim | default (printf "%s-%s" (include "binworks.fullname" $root) $name) -}}
 {{- end }}
 
-{{- define "binworks.storeClaim" -}}
-{{ .Values.store.existingClaim | default (printf "%s-store" (include "binworks.fullname" .)) }}
+{{- define "binworks.databaseSecret" -}}
+{{- .Values.database.existingSecret | default (printf "%s-database" (include "binworks.fullname" .)) -}}
 {{- end }}
 
-{{/* What all pods have in common: no root, no token of the cluster, nothing writable but the volumes. */}}
-{{- define "binworks.pod" -}}
-automountServiceAccountToken: false
-enableServiceLinks: false
-securityContext:
-  runAsNonRoot: true
-  runAsUser: {{ .Values.user }}
-  runAsGroup: {{ .Values.group }}
-  fsGroup: {{ .Values.group }}
-  fsGroupChangePolicy: OnRootMismatch
-  seccompProfile: {type: RuntimeDefault}
-{{- with .Values.image.pullSecrets }}
-imagePullSecrets:
-  {{- range . }}
-  - name: {{ . }}
-  {{- end }}
-{{- end }}
+{{- define "binworks.databaseKey" -}}
+{{- ternary .Values.database.key "url" (not (empty .Values.database.existingSecret)) -}}
 {{- end }}
 
-{{- define "binworks.container" -}}
-image: {{ include "binworks.image" . | quote }}
-imagePullPolicy: {{ .Values.image.pullPolicy }}
-securityContext:
-  allowPrivilegeEscalation: false
-  readOnlyRootFilesystem: true
-  capabilities: {drop: [ALL]}
+{{/* Secret of a role. Called with (list $ role). */}}
+{{- define "binworks.tlsSecret" -}}
+{{- $root := index . 0 }}{{- $role := index . 1 -}}
+{{- if eq $root.Values.tls.source "secrets" -}}
+{{- index $root.Values.tls.secrets $role -}}
+{{- else -}}
+{{- printf "%s-%s-tls" (include "binworks.fullname" $root) $role -}}
+{{- end -}}
 {{- end }}
 
-{{/* Caches and scratch go to an empty volume: the image's own file system is read-only. The rest is what `binworks up`
-     gives its processes (service/environment.py, deploy/local.py); a test compares them. */}}
-{{- define "binworks.environment" -}}
-- {name: HOME, value: /tmp}
-- {name: MPLCONFIGDIR, value: /tmp/matplotlib}
-- {name: BINWORKS_KERNEL_CACHE, value: /tmp/kernels}
-- {name: PYTHONSAFEPATH, value: "1"}
-- {name: OMP_NUM_THREADS, value: "1"}
-- {name: MKL_NUM_THREADS, value: "1"}
-- {name: OPENBLAS_NUM_THREADS, value: "1"}
-- {name: MALLOC_TRIM_THRESHOLD_, value: "65536"}
-- {name: MALLOC_MMAP_THRESHOLD_, value: "33554432"}
-- {name: MALLOC_ARENA_MAX, value: "1"}
-- {name: XRD_CONNECTIONWINDOW, value: "10"}
-- {name: XRD_CONNECTIONRETRY, value: "3"}
-- {name: XRD_REQUESTTIMEOUT, value: "60"}
-- {name: XRD_STREAMTIMEOUT, value: "30"}
-- {name: XRD_TIMEOUTRESOLUTION, value: "1"}
-- {name: XRD_STREAMERRORWINDOW, value: "0"}
-- {name: DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES, value: "0"}
-- {name: DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT, value: 30s}
-- {name: DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED, value: "False"}
+{{- define "binworks.scheduler" -}}
+{{- printf "%s://%s-scheduler:8786" (ternary "tcp" "tls" (eq .Values.tls.source "none")) (include "binworks.fullname" .) -}}
 {{- end }}
 
-{{- define "binworks.dataMounts" -}}
-- {name: scratch, mountPath: /tmp}
-- {name: store, mountPath: /var/lib/binworks-store}
-{{- range .Values.data }}
-- {name: data-{{ .name }}, mountPath: {{ .mountPath }}, readOnly: true}
-{{- end }}
+{{/* A quantity of memory (Mi, Gi, Ti) in bytes. */}}
+{{- define "binworks.bytes" -}}
+{{- $units := dict "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- $unit := . | trunc -2 -}}
+{{- mulf (trimSuffix $unit .) (index $units $unit) | floor | int64 -}}
 {{- end }}
 
-{{- define "binworks.dataVolumes" -}}
-- name: scratch
-  emptyDir: {}
-- name: store
-  persistentVolumeClaim: {claimName: {{ include "binworks.storeClaim" . }}}
-{{- range .Values.data }}
-- name: data-{{ .name }}
-  {{- toYaml .volume | nindent 2 }}
-{{- end }}
+{{/* Names under which the API may be asked: as set, or those of the ingress and of the service. */}}
+{{- define "binworks.hosts" -}}
+{{- $name := include "binworks.fullname" . -}}
+{{- $inside := printf "%s.%s" $name .Release.Namespace -}}
+{{- if .Values.settings.hosts -}}
+{{- toJson .Values.settings.hosts -}}
+{{- else if .Values.ingress.enabled -}}
+{{- concat .Values.ingress.hosts (list $name $inside (printf "%s.svc" $inside) (printf "%s.svc.cluster.local" $inside) "localhost" "127.0.0.1") | toJson -}}
+{{- else -}}
+[]
+{{- end -}}
 {{- end }}
