@@ -8,15 +8,26 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 from distributed import Client, Security
+from service_toys import Running, registered, serial, write_all
 
 from binworks.deploy.keeper import Keeper, stop_all
 from binworks.deploy.tls import Certificates, Role
+from binworks.processors.dataset import Dataset
+from binworks.service.database import Database
 from binworks.service.environment import WORKER
+from binworks.service.jobs import Jobs
+from binworks.service.model import UnitState
+from binworks.service.settings import Settings
+
+FILES, EVENTS, UNIT_EVENTS = 5, 4000, 1000
+UNITS = FILES * EVENTS // UNIT_EVENTS
+LOOPBACK = "127.0.0.1"
 
 SCHEDULER = """
 import sys
@@ -131,6 +142,90 @@ def restart(keeper: Keeper) -> None:
     while keeper.restarts == before or keeper.pid is None:
         assert time.monotonic() < end, "it was not started again"
         time.sleep(0.05)
+
+
+@dataclass
+class Apart:
+    """A service in parts, which runs jobs.
+
+    Parameters
+    ----------
+    parts : Parts
+    running : Running
+    files : tuple of str
+        What its jobs read.
+    """
+
+    parts: Parts
+    running: Running
+    files: tuple[str, ...]
+
+    def submit(self, pause: float, tag: str) -> str:
+        """Ask for a job of 20 units, each of which takes about ``pause`` seconds."""
+        return self.running.submit({"D": self.files}, options={"pause": pause, "tag": tag}).id
+
+    def done(self, job: str) -> int:
+        """Return how many units are done."""
+        return self.running.jobs.get(job).counts.units.done
+
+    def done_at(self, job: str, host: str) -> int:
+        """Return how many units are done that the workers of an address did."""
+        units = [unit for unit in self.running.units(job) if unit.state == UnitState.DONE]
+        return sum(f"//{host}:" in str(unit.worker) for unit in units)
+
+    def tried(self, job: str) -> int:
+        """Return how often units were tried."""
+        return sum(unit.attempts for unit in self.running.units(job))
+
+    def check(self, job: str, folder: Path) -> None:
+        """Wait for a job's end: its bits are those of a serial run, and each event is counted once."""
+        view = self.running.wait(job, 120)
+        _, resolved = self.running.service_ledger().load(job)
+        folder.mkdir()
+        assert self.running.digests(job) == {
+            "D": serial(folder, Dataset(name="D", files=self.files), resolved)
+        }
+        assert view.complete
+        assert view.counts.events.done == view.datasets[0].entries == FILES * EVENTS
+        assert view.counts.units.done == view.counts.units.total == UNITS
+
+    def connections(self) -> int:
+        """Return how often the driver has connected to a scheduler."""
+        return (
+            (self.running.settings.logs / "driver.log")
+            .read_text()
+            .count(f"connected to {self.parts.address}")
+        )
+
+
+@contextmanager
+def apart(folder: Path, *, host: str, port: int, dashboard_port: int, api_port: int) -> Iterator[Apart]:
+    """Give a service without processes, and files for its jobs; workers find the toys."""
+    home = folder / "home"
+    home.mkdir()
+    certificates = Certificates.make(home / "tls")
+    with (
+        registered(folder / "toys"),
+        parts(home, certificates, host=host, port=port, dashboard_port=dashboard_port) as made,
+    ):
+        settings = Settings(
+            home=home,
+            scheduler=made.address,
+            tls=certificates.folder,
+            dashboard=f"http://{LOOPBACK}:{dashboard_port}",
+            port=api_port,
+            unit_events=UNIT_EVENTS,
+            backoff_seconds=0.2,
+            data_roots=(str(folder / "data"),),
+        )
+        settings.save()
+        files = write_all(folder / "data", FILES, EVENTS)
+        database = Database(settings.database_url)
+        database.create_tables()
+        try:
+            yield Apart(made, Running(cast("Any", made), settings, Jobs(database)), files)
+        finally:
+            database.close()
 
 
 def surroundings() -> dict[str, Any]:

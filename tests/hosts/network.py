@@ -90,7 +90,7 @@ class Host:
 
 
 @contextmanager
-def hosts(count: int) -> Iterator[list[Host]]:
+def network(count: int) -> Iterator[list[Host]]:
     """Give hosts at one switch."""
     with ExitStack() as stack:
         switch = stack.enter_context(_space())
@@ -125,4 +125,3 @@ def _space() -> Iterator[Space]:
             yield space
         finally:
             holder.kill()
-
