@@ -25,6 +25,7 @@ from sqlalchemy.exc import OperationalError
 import binworks
 from binworks.api.checks import Checks
 from binworks.api.problems import responses
+from binworks.service import scaling
 from binworks.service.database import Database, exports, generations, jobs, units
 from binworks.service.exports import ExportState
 from binworks.service.model import JobState, UnitState
@@ -61,6 +62,7 @@ class Facts:
 
     jobs: Counter[str] = field(default_factory=Counter)
     backlog: Counter[str] = field(default_factory=Counter)
+    workers: int = 0
     units_done: int = 0
     events_done: int = 0
     recent_events: int = 0
@@ -124,6 +126,7 @@ class Ledger(Collector):
             rows = connection.execute(select(jobs.c.id, jobs.c.state, jobs.c.started, jobs.c.finished)).all()
             facts = Facts(jobs=Counter(row.state for row in rows))
             _count_unfinished(connection, facts, now)
+            facts.workers = scaling.wanted(scaling.backlog(connection))
             self._count_finished(connection, facts, rows)
             _count_snapshots(connection, facts, rows, now)
             query = select(exports.c.state, func.count().label("exports")).group_by(exports.c.state)
@@ -179,6 +182,9 @@ def _of(facts: Facts) -> Iterator[Metric]:
     yield _labelled("jobs", "Jobs by state.", "state", by_state)
     waiting = {state.value: float(facts.backlog[state]) for state in (UnitState.PENDING, UnitState.RUNNING)}
     yield _labelled("backlog_units", "Units of unfinished jobs that are not settled.", "state", waiting)
+    yield _gauge(
+        "workers_wanted", "Workers of one thread that the backlog asks for, without any bound.", facts.workers
+    )
     yield _gauge("units_done", "Units that are done, of all jobs there are.", facts.units_done)
     yield _gauge("events_done", "Events that are done, of all jobs there are.", facts.events_done)
     yield _gauge(

@@ -56,7 +56,7 @@ class SchedulerPart(Part):
 
     host: Plain | None = Field(default=None, description="Address of this machine that workers reach.")
     interface: Plain | None = Field(default=None, description="Or the network interface that has it.")
-    port: int = Field(default=8786, ge=1, le=65535)
+    port: int = Field(default=8786, ge=1, le=65535, description="It should stay the same over restarts.")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -132,8 +132,8 @@ class WorkersPart(Part):
 class SlurmPart(Part):
     """What Slurm wants to know of a job."""
 
-    partition: Plain | None = None
-    account: Plain | None = None
+    partition: Plain | None = Field(default=None, description="Default: Slurm's.")
+    account: Plain | None = Field(default=None, description="Likewise.")
     directives: tuple[Plain, ...] = Field(default=(), description="More lines for #SBATCH.")
     poll_seconds: float = Field(default=5.0, gt=0, description="Between two looks at the queue.")
 
@@ -141,9 +141,7 @@ class SlurmPart(Part):
 class HTCondorPart(Part):
     """What HTCondor wants to know of a job."""
 
-    directives: dict[str, str] = Field(
-        default_factory=dict, description="More commands of the submit description."
-    )
+    directives: dict[str, str] = Field(default={}, description="More commands of the submit description.")
     submit_options: tuple[Plain, ...] = Field(default=(), description="Of condor_submit.")
     transfer: bool = Field(
         default=False, description="Send certificates with the job: workers do not see the service's home."

@@ -13,11 +13,11 @@ import typer
 
 from binworks.api.app import create_app
 from binworks.client import cli
+from binworks.deploy.site import Part, Site
 from binworks.service.settings import Settings
 
 REFERENCE = Path(__file__).parent / "reference"
 HOME = Path("binworks-home")
-OF_THE_MACHINE = {("binworks up", "--workers"): "one a core"}
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -37,6 +37,29 @@ say how the service runs and change nothing of what is computed.
 
 {table(("name", "default", "meaning"), rows)}
 """
+
+
+def site() -> str:
+    """Return the page of the site file."""
+    document = Site.model_json_schema()
+    sections = []
+    for name, field in Site.model_fields.items():
+        part = field.annotation
+        if isinstance(part, type) and issubclass(part, Part):
+            keys = part.model_json_schema()["properties"].items()
+            rows = [(f"`{key}`", _default(value), value.get("description", "")) for key, value in keys]
+            sections.append(f"## `{name}`\n\n{table(('key', 'default', 'meaning'), rows)}\n")
+    backends = ", ".join(f"`{name}`" for name in document["properties"]["backend"]["enum"])
+    return f"""# Site file
+
+YAML, for `binworks up --config`. It says where workers run; the [how-to](../howto/cluster.md) has examples, and so has
+`deploy/sites`. Keys that are not listed here are refused. Times are seconds, or `hours:minutes:seconds`, or
+`days-hours:minutes:seconds`; sizes may have a unit, `16GB` or `16GiB`.
+
+Its key `backend` is one of {backends}; the option `--backend` wins over it, and `--workers` over the numbers of
+workers.
+
+{chr(10).join(sections)}"""
 
 
 def _default(field: dict[str, Any]) -> str:
@@ -64,17 +87,16 @@ def _commands(path: str, command: Any) -> Iterator[tuple[str, Any]]:
 
 def _command(name: str, command: Any) -> str:
     about = (command.help or "").replace("\f", "").strip()
-    rows = [_parameter(name, parameter) for parameter in command.params if parameter.name != "help"]
+    rows = [_parameter(parameter) for parameter in command.params if parameter.name != "help"]
     listed = f"\n\n{table(('parameter', 'meaning', 'default'), rows)}" if rows else ""
     return f"## `{name}`\n\n{about}{listed}\n"
 
 
-def _parameter(name: str, parameter: Any) -> tuple[str, str, str]:
+def _parameter(parameter: Any) -> tuple[str, str, str]:
     words = " ".join([*parameter.opts, *parameter.secondary_opts])
     if parameter.param_type_name == "argument":
         words = parameter.metavar or str(parameter.name).upper()
     shown = "" if parameter.default in (None, False, ()) else f"`{parameter.default}`"
-    shown = OF_THE_MACHINE.get((name, words), shown)
     return f"`{words}`", getattr(parameter, "help", None) or "", shown
 
 
@@ -111,7 +133,7 @@ def _route(method: str, path: str, route: dict[str, Any]) -> str:
     return f"## `{method.upper()} {path}`\n\n{named} {route.get('description', route['summary']).strip()}\n\n{listed}"
 
 
-PAGES = {"settings.md": settings, "cli.md": command_line, "rest.md": rest}
+PAGES = {"settings.md": settings, "site.md": site, "cli.md": command_line, "rest.md": rest}
 
 
 def main() -> None:

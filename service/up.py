@@ -9,140 +9,27 @@ import signal
 import socket
 import sys
 import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
 
-from binworks.deploy.keeper import Keeper, stop_all
-from binworks.deploy.local import DASHBOARD_PREFIX, LOOPBACK, LocalBackend
-from binworks.service import tokens
+from binworks.deploy.scheduler import DASHBOARD_PREFIX, LOOPBACK
+from binworks.deploy.site import BackendName, Site
+from binworks.service import logs
 from binworks.service.addresses import is_loopback
-from binworks.service.database import Database
-from binworks.service.environment import WORKER
+from binworks.service.running import TOKEN_FILE, Service
 from binworks.service.settings import FILE_NAME, Settings
 from binworks.service.store import Store
-from binworks.tensors.errors import RequestError, TransientError
+from binworks.tensors.errors import RequestError
 
-READY_SECONDS = 90.0
-HOPELESS_RESTARTS = 3
 RUN_FILE = "service.json"
-TOKEN_FILE = "token"  # noqa: S105  a file's name
 LOCK_FILE = "lock"
-OWNER = "admin"
 DASHBOARD_PORT = 8787
-
-
-class Service:
-    """All processes of a service on this machine; ``with Service(settings, workers=2): ...``.
-
-    Parameters
-    ----------
-    settings : Settings
-        Saved into the home when it starts; scheduler and dashboard are started on the ports named there.
-    workers : int
-        Of one thread each.
-    memory : str
-        Limit of a worker, as Dask writes it.
-    """
-
-    def __init__(self, settings: Settings, *, workers: int, memory: str = "auto") -> None:
-        self.settings = settings
-        self.workers = workers
-        self.backend = LocalBackend(
-            settings.home,
-            port=urlsplit(settings.scheduler).port or 0,
-            dashboard_port=urlsplit(settings.dashboard or "").port or 0,
-            memory=memory,
-            preload="binworks.service.preload",
-            environment=WORKER,
-        )
-        self.token_is_new = False
-        self.driver = self._keeper("driver", "binworks.service.driver")
-        self.api = self._keeper("api", "binworks.api")
-
-    def __enter__(self) -> Service:
-        """Start all and wait until they are ready.
-
-        Raises
-        ------
-        TransientError
-            Code ``not-ready`` if that takes too long, with the folder whose files may say why.
-        """
-        self.settings.save()
-        self.token_is_new = ensure_token(self.settings)
-        try:
-            self.backend.start()
-            self.backend.scale(self.workers)
-            self.driver.start()
-            self.api.start()
-            self._wait()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End all; returns when they have ended."""
-        stop_all([keeper for keeper in (self.driver, self.api) if keeper.ident is not None])
-        self.backend.close()
-
-    def _keeper(self, name: str, module: str) -> Keeper:
-        command = [sys.executable, "-m", module, "--home", str(self.settings.home)]
-        return Keeper(name, command, self.settings.logs, {"PYTHONSAFEPATH": "1"})
-
-    def _wait(self) -> None:
-        end = time.monotonic() + READY_SECONDS
-        while not (_answers(f"{self.settings.url}/readyz") and self.driver.alive):
-            failing = [keeper for keeper in (self.api, self.driver) if keeper.restarts >= HOPELESS_RESTARTS]
-            if failing or time.monotonic() > end:
-                what = " and ".join(k.process_name for k in failing) or "the service"
-                raise TransientError(
-                    f"{what} did not start.",
-                    code="not-ready",
-                    where=str(self.settings.logs),
-                    hint=f"See {self.api.output.name} and {self.driver.output.name} there.",
-                )
-            time.sleep(0.1)
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  our own http address
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def ensure_token(settings: Settings) -> bool:
-    """Make the admin's token and its file if there is none that is valid; return whether it was made."""
-    path = settings.home / TOKEN_FILE
-    database = Database(settings.database_url)
-    try:
-        database.create_tables()
-        if path.exists() and tokens.check(database, path.read_text().strip(), now=time.time()):
-            return False
-        secret = tokens.create(
-            database, OWNER, tokens.SCOPES["admin"], now=time.time(), label="made by binworks up"
-        )
-    finally:
-        database.close()
-    draft = path.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secret + "\n")
-    draft.replace(path)
-    return True
+LOCAL = Site()
 
 
 @contextmanager
@@ -210,8 +97,10 @@ def checked_store(given: str) -> str:
     return address
 
 
-def configure(home: Path, given: dict[str, Any], port: int) -> Settings:
+def configure(home: Path, given: dict[str, Any], port: int, site: Site = LOCAL) -> Settings:
     """Return the settings of a home: those it had, changed by those given, with ports that are free now.
+
+    The scheduler of a cluster keeps its port: workers that are under way find it again after a restart.
 
     Raises
     ------
@@ -227,12 +116,14 @@ def configure(home: Path, given: dict[str, Any], port: int) -> Settings:
         dashboard = choose_port(LOOPBACK, DASHBOARD_PORT)
     except RequestError:
         dashboard = choose_port(LOOPBACK, 0)
+    scheduler = choose_port(LOOPBACK, 0 if site.backend == "local" else site.scheduler.port)
     return before.model_copy(
         update={
             **changes,
             "home": home,
             "port": choose_port(changes.get("host", before.host), port),
-            "scheduler": f"tcp://{LOOPBACK}:{choose_port(LOOPBACK, 0)}",  # both let everybody in
+            # both let everybody in; the back end of a cluster says where workers reach its scheduler
+            "scheduler": f"tcp://{LOOPBACK}:{scheduler}",
             "dashboard": f"http://{LOOPBACK}:{dashboard}",
         }
     )
@@ -243,8 +134,17 @@ def command(
     catalogue: Annotated[list[Path] | None, typer.Option(help="File that lists data sets.")] = None,
     corrections: Annotated[list[Path] | None, typer.Option(help="Folder of correction sets.")] = None,
     data_root: Annotated[list[str] | None, typer.Option(help="Folder that jobs may read.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Workers of one thread.")] = os.cpu_count() or 1,
-    memory: Annotated[str, typer.Option(help="Limit of a worker, e.g. 4GB; auto: its share.")] = "auto",
+    backend: Annotated[
+        BackendName | None, typer.Option(help="Where workers run; default: the site file's, or this machine.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Site file: scheduler, workers, batch system.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Workers of one thread; default: the site file's, or one a processor."),
+    ] = None,
+    memory: Annotated[
+        str, typer.Option(help="Limit of a worker on this machine, e.g. 4GB; auto: its share.")
+    ] = "auto",
     host: Annotated[
         str | None,
         typer.Option(
@@ -262,8 +162,16 @@ def command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the addresses as one line of JSON.")] = False,
 ) -> None:
-    """Start a service on this machine and keep it alive; Ctrl-C ends it."""
+    """Start a service on this machine and keep it alive; Ctrl-C ends it.
+
+    Workers run on this machine, or as batch jobs:
+
+    binworks up --home binworks-home --catalogue catalogue.json
+
+    binworks up --home binworks-home --backend slurm --config site.yaml
+    """
     home = home.absolute()
+    site = site_of(config, backend, workers)
     given = {
         "catalogues": tuple(path.absolute() for path in catalogue or ()),
         "corrections": tuple(path.absolute() for path in corrections or ()),
@@ -277,9 +185,10 @@ def command(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with locked(home):
-        settings = configure(home, given, port)
-        with Service(settings, workers=workers, memory=memory) as service:
-            run_file = home / RUN_FILE
+        running = Service(configure(home, given, port, site), site, memory=memory)
+        logs.to_file(running.settings.logs / "up.log")
+        with running as service:
+            settings, run_file = service.settings, home / RUN_FILE
             addresses = {
                 "url": settings.url,
                 "dashboard": f"{settings.url}{DASHBOARD_PREFIX}/status",
@@ -293,6 +202,23 @@ def command(
                 stop.wait()
             finally:
                 run_file.unlink(missing_ok=True)
+
+
+def site_of(config: Path | None, backend: BackendName | None, workers: int | None) -> Site:
+    """Return the site file's content, changed by what the command line says.
+
+    Raises
+    ------
+    RequestError
+        Code ``no-such-file`` or ``bad-site``.
+    """
+    site = LOCAL if config is None else Site.load(config)
+    changes: dict[str, Any] = {} if backend is None else {"backend": backend}
+    if workers is not None:
+        changes["workers"] = site.workers.model_copy(
+            update={"count": workers, "minimum": None, "maximum": None}
+        )
+    return site.model_copy(update=changes)
 
 
 def warn(settings: Settings) -> None:

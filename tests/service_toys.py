@@ -20,6 +20,7 @@ import hist
 import numpy as np
 import uproot
 
+from binworks.deploy.site import Site
 from binworks.processors import registry
 from binworks.processors.columns import Columns, Field
 from binworks.processors.compiled import CompiledProcessor, Options
@@ -31,11 +32,12 @@ from binworks.service.ledger import Ledger
 from binworks.service.model import JobRequest, JobState, JobView, ResolvedJob, UnitView
 from binworks.service.plan import FileFacts
 from binworks.service.requests import resolve
+from binworks.service.running import Service
 from binworks.service.settings import Settings
 from binworks.service.store import Store, digest_of
 from binworks.service.tasks import FillUnit, IndexFile, Receipt, Recipe
 from binworks.service.tree import Tree
-from binworks.service.up import Service, configure
+from binworks.service.up import configure, site_of
 from binworks.tensors.accumulator import Accumulator
 from binworks.tensors.expansion import Expansion
 from binworks.tensors.histogram import Histogram
@@ -216,15 +218,17 @@ class Running:
 
 
 @contextmanager
-def service(home: Path, *, workers: int, **settings: Any) -> Iterator[Running]:
-    """Run a service; everything is real."""
+def service(
+    home: Path, *, workers: int | None = None, site: Site | None = None, **settings: Any
+) -> Iterator[Running]:
+    """Run a service; everything is real. Without a site, its workers run on this machine."""
     home.mkdir(parents=True, exist_ok=True)
     changes = {"unit_events": UNIT_EVENTS, "backoff_seconds": 0.2, **settings}
-    configured = configure(home, changes, 0)
-    with Service(configured, workers=workers) as running:
-        database = Database(configured.database_url)
+    site = site or site_of(None, None, workers)
+    with Service(configure(home, changes, 0, site), site) as running:
+        database = Database(running.settings.database_url)
         try:
-            yield Running(running, configured, Jobs(database))
+            yield Running(running, running.settings, Jobs(database))
         finally:
             database.close()
 

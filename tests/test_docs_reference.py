@@ -24,7 +24,7 @@ def generate(root: Path) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("page", ["settings.md", "cli.md", "rest.md"])
+@pytest.mark.parametrize("page", ["settings.md", "site.md", "cli.md", "rest.md"])
 def test_the_generated_pages_agree_with_the_code(root: Path, generate: ModuleType, page: str) -> None:
     stored = (root / "docs/reference" / page).read_text()
     assert stored == generate.PAGES[page]().rstrip() + "\n", "run: python docs/generate.py"

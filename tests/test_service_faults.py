@@ -31,6 +31,7 @@ from binworks.service.jobs import Jobs
 from binworks.service.model import JobState, UnitState
 from binworks.service.settings import Settings
 from binworks.service.store import Store, digest_of
+from binworks.service.workforce import Bounds
 
 pytestmark = pytest.mark.faults
 
@@ -208,12 +209,12 @@ def test_any_number_of_workers_and_any_order_give_the_same_bits(
     found = {}
     try:
         for workers in (4, 2, 1):
-            running.service.backend.scale(workers)
+            running.service.workforce.ask(Bounds(workers, workers))
             job = running.submit(files, options={"jitter": 0.15, "tag": f"{workers}"}).id
             assert running.wait(job, 120).complete
             found[workers] = running.digests(job)
     finally:
-        running.service.backend.scale(2)
+        running.service.workforce.ask(Bounds(2, 2))
     _, resolved = running.service_ledger().load(job)
     expected = {n: serial(tmp_path / n, Dataset(name=n, files=paths), resolved) for n, paths in files.items()}
     assert found == dict.fromkeys((4, 2, 1), expected)
@@ -368,14 +369,14 @@ def up(home: Path, data: Path) -> subprocess.Popen[str]:
 
 
 def test_a_job_waits_for_workers_and_says_so(running: Running, data: Path) -> None:
-    running.service.backend.scale(0)
+    running.service.workforce.ask(Bounds(0, 0))
     try:
         job = running.submit({"D": write_all(data / "none", 1, 1000)}).id
         view = running.until(job, lambda view: view.note is not None, 30)
         assert "No worker is connected" in str(view.note)
         assert view.state in (JobState.QUEUED, JobState.RUNNING)
     finally:
-        running.service.backend.scale(2)
+        running.service.workforce.ask(Bounds(2, 2))
     view = running.wait(job, 30)
     assert view.state == JobState.SUCCEEDED
     assert view.note is None

@@ -1,0 +1,159 @@
+"""Keeps as many workers as there should be, and says how that goes: a thread of `binworks up`.
+
+Two small files in the home connect it with `binworks workers`: what an admin asks for while it runs, and how it is.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from binworks.deploy.base import Backend, ClusterStatus
+from binworks.service import scaling
+from binworks.service.database import Database
+from binworks.service.scaling import Scaler
+
+TICK_SECONDS = 1.0
+LOOK_SECONDS = 2.0
+ASKED_FILE = "workers-asked.json"
+STATUS_FILE = "workers.json"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How many workers there may be; a fixed number if both are the same."""
+
+    minimum: int
+    maximum: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """How the workers are, for `binworks workers`.
+
+    Parameters
+    ----------
+    bounds : Bounds
+    backlog : int or None
+        Workers that the backlog asked for; None: nobody asked it.
+    cluster : ClusterStatus
+        What the back end says.
+    """
+
+    bounds: Bounds
+    backlog: int | None
+    cluster: ClusterStatus
+
+
+def ask(home: Path, bounds: Bounds) -> None:
+    """Ask the service of a home for so many workers, from now until it ends."""
+    _write(home / ASKED_FILE, asdict(bounds))
+
+
+def read(home: Path) -> Status | None:
+    """Return how the workers of a home are; None if nobody has said so yet."""
+    try:
+        found = json.loads((home / STATUS_FILE).read_bytes())
+        return Status(Bounds(**found["bounds"]), found["backlog"], ClusterStatus(**found["cluster"]))
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or of another version
+        return None
+
+
+class Workforce(threading.Thread):
+    """Scales a back end until it is stopped.
+
+    Parameters
+    ----------
+    home : Path
+        Of the service.
+    backend : Backend
+        Started.
+    database : str
+        Address of the job database: its backlog is asked where the bounds leave a choice.
+    bounds : Bounds
+        Until an admin asks for others.
+    idle : float
+        Seconds for which workers that are not wanted any more are kept.
+    """
+
+    def __init__(self, home: Path, backend: Backend, database: str, bounds: Bounds, idle: float) -> None:
+        super().__init__(name="workforce", daemon=True)
+        self._home = home
+        self._backend = backend
+        self._database = Database(database)
+        self._idle = idle
+        self._stopping = threading.Event()
+        self._scaler = Scaler(bounds.minimum, bounds.maximum, idle)
+        self._backlog: int | None = None
+        self._looked = -LOOK_SECONDS
+        self._told: Status | None = None
+
+    @property
+    def bounds(self) -> Bounds:
+        """How many workers there may be now."""
+        return Bounds(self._scaler.minimum, self._scaler.maximum)
+
+    def ask(self, bounds: Bounds) -> None:
+        """Have so many workers from now on."""
+        self._scaler = Scaler(bounds.minimum, bounds.maximum, self._idle)
+
+    def run(self) -> None:
+        """Look, scale and tell, again and again."""
+        (self._home / ASKED_FILE).unlink(missing_ok=True)  # it was asked of an earlier service
+        while not self._stopping.is_set():
+            try:
+                self.step(time.monotonic())
+            except Exception:  # whatever a back end meets, the others who need it must not end with it
+                log.exception("the workers are not looked after this time")
+            self._stopping.wait(TICK_SECONDS)
+
+    def stop(self) -> None:
+        """End the thread; the workers stay."""
+        self._stopping.set()
+        if self.is_alive():
+            self.join()
+        self._database.close()
+        (self._home / STATUS_FILE).unlink(missing_ok=True)
+
+    def step(self, now: float) -> None:
+        """Look, scale and tell once."""
+        self._take_what_is_asked()
+        bounds = self.bounds
+        if bounds.minimum == bounds.maximum:
+            self._backlog = None
+        elif now - self._looked >= LOOK_SECONDS:
+            with self._database.read() as connection:
+                self._backlog = scaling.wanted(scaling.backlog(connection))
+            self._looked = now
+        self._backend.scale(self._scaler.decide(self._backlog or 0, now))
+        status = Status(bounds, self._backlog, self._backend.status())
+        if status != self._told:
+            _write(self._home / STATUS_FILE, asdict(status))
+            self._told = status
+
+    def _take_what_is_asked(self) -> None:
+        path = self._home / ASKED_FILE
+        try:
+            asked = Bounds(**json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            return
+        path.unlink()
+        log.info("asked for %d to %d workers", asked.minimum, asked.maximum)
+        self.ask(asked)
+
+
+def _write(path: Path, content: object) -> None:
+    draft = path.with_suffix(".tmp")
+    with draft.open("w") as file:
+        json.dump(content, file)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
