@@ -72,6 +72,7 @@ class Backoff:
     """A pause that doubles with each failure, and lets fewer jobs through."""
 
     failures: int = 0
+    since: float = float("-inf")
     until: float = float("-inf")
     reason: str | None = None
 
@@ -79,6 +80,7 @@ class Backoff:
         """Note a failure; more of them within one pause are the same one."""
         self.reason = reason
         if now >= self.until:
+            self.since = now
             self.until = now + min(FIRST_PAUSE * 2**self.failures, LONGEST_PAUSE)
             self.failures += 1
 
@@ -88,9 +90,13 @@ class Backoff:
         if not self.failures:
             self.reason, self.until = None, float("-inf")
 
-    def allowed(self, missing: int, now: float) -> int:
-        """Return how many of the missing jobs may be tried now."""
-        return 0 if now < self.until else min(missing, max(1, missing >> self.failures))
+    def allowed(self, missing: int, now: float, unproven: int = 0) -> int:
+        """Return how many of the missing jobs may be tried now, beside those of which it is not known how they do."""
+        if now < self.until:
+            return 0
+        if not self.failures:
+            return missing
+        return min(missing, max(0, max(1, (missing + unproven) >> self.failures) - unproven))
 
     def explain(self, now: float) -> str | None:
         """Return the failure and when it is tried again."""
@@ -183,7 +189,9 @@ class Reconciler:
         removed = self._dismiss(max(-missing, 0), now)
         submit = 0
         if missing > 0:
-            submit = min(self.refusals.allowed(missing, now), self.deaths.allowed(missing, now))
+            tried = [job for job in self._staying().values() if job.submitted > self.deaths.since]
+            unproven = sum(not job.healthy for job in tried)
+            submit = min(self.refusals.allowed(missing, now), self.deaths.allowed(missing, now, unproven))
         return Orders(submit, (*forced, *removed), self._to_drain(now))
 
     def explain(self, now: float) -> str | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Client
+from distributed import Client, Security
 
 from binworks.deploy.base import Backend, ClusterStatus
 
@@ -38,14 +39,21 @@ class BackendContract:
         """End one worker's process from outside."""
         raise NotImplementedError
 
+    def security(self, backend: Backend) -> Security | None:
+        """Return with what one connects to its scheduler."""
+        return None
+
+    def connect(self, backend: Backend) -> Client:
+        return Client(backend.address(), security=self.security(backend), timeout=30, set_as_default=False)
+
     def test_workers_come_go_and_are_replaced(self, backend: Backend) -> None:
         backend.start()
         address = backend.address()
         backend.scale(2)
         try:
-            with Client(address, timeout=30, set_as_default=False) as client:
+            with self.connect(backend) as client:
                 reach(lambda: len(names(client)) == 2)
-                assert backend.status() == ClusterStatus(scheduler=True, wanted=2, alive=2)
+                reach(lambda: backend.status() == ClusterStatus(scheduler=True, wanted=2, alive=2), 10)
                 before = names(client)
                 self.kill_a_worker(backend)
                 reach(lambda: len(names(client)) == 2 and names(client) != before)
@@ -58,3 +66,32 @@ class BackendContract:
         assert not backend.status().scheduler
         assert backend.status().alive == 0
         backend.close()
+
+    def test_a_worker_that_is_not_wanted_any_more_finishes_what_it_is_at(
+        self, backend: Backend, tmp_path: Path
+    ) -> None:
+        journal = tmp_path / "begun"
+
+        def unit(number: int) -> int:
+            with journal.open("a") as file:
+                file.write(f"{number}\n")
+            time.sleep(2.0)
+            return number
+
+        backend.start()
+        backend.scale(2)
+        try:
+            with self.connect(backend) as client:
+                reach(lambda: len(names(client)) == 2)
+                futures = client.map(unit, range(24), retries=0, pure=False)
+                reach(lambda: journal.exists() and len(journal.read_text().split()) >= 4)
+                backend.scale(1)
+                fetched = []
+                for future in futures:  # as the driver does
+                    fetched.append(future.result())
+                    future.release()
+                assert sorted(fetched) == list(range(24))
+                reach(lambda: len(names(client)) == 1, 20)
+            assert sorted(map(int, journal.read_text().split())) == list(range(24))
+        finally:
+            backend.close()
