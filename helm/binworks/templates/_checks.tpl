@@ -12,6 +12,9 @@
 {{- fail "driver.replicas: a second driver needs PostgreSQL (database.url or database.existingSecret); SQLite is a file that one pod holds." }}
 {{- end }}
 {{- end }}
+{{- if and $values.credentials.existingSecret $values.credentials.volume }}
+{{- fail "credentials: give existingSecret or volume, not both." }}
+{{- end }}
 {{- if and $values.store.s3.url $values.store.existingClaim }}
 {{- fail "store: give s3.url or existingClaim, not both." }}
 {{- end }}

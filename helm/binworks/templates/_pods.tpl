@@ -152,3 +152,12 @@ securityContext:
 - {{ $folder }}/tls.key
 {{- end }}
 {{- end }}
+
+{{/* The volume with credentials of owners of jobs; empty if there is none. */}}
+{{- define "binworks.credentials" -}}
+{{- if .Values.credentials.existingSecret -}}
+secret: {secretName: {{ .Values.credentials.existingSecret }}, defaultMode: 0440}
+{{- else -}}
+{{- with .Values.credentials.volume }}{{ toYaml . }}{{ end -}}
+{{- end -}}
+{{- end }}

@@ -119,23 +119,9 @@ checksum/database: {{ sha256sum . | trunc 8 }}
   volumeMounts:
     {{- include "binworks.serviceMounts" . | nindent 4 }}
     {{- include "binworks.tlsMount" (list . "client") | nindent 4 }}
-    {{- include "binworks.credentialsMount" . | nindent 4 }}
 {{- end }}
 
 {{- define "binworks.driverProbe" -}}
 exec: {command: [sh, -c, 'test -n "$(find /var/lib/binworks/driver-alive -mmin -1)"']}
 timeoutSeconds: 5
-{{- end }}
-
-{{- define "binworks.credentialsMount" -}}
-{{- if .Values.credentials.existingSecret }}
-- {name: credentials, mountPath: /etc/binworks/credentials, readOnly: true}
-{{- end }}
-{{- end }}
-
-{{- define "binworks.credentialsVolume" -}}
-{{- with .Values.credentials.existingSecret }}
-- name: credentials
-  secret: {secretName: {{ . }}, defaultMode: 0440}
-{{- end }}
 {{- end }}
