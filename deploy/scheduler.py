@@ -12,6 +12,9 @@ CONFIGURATION = {
     # The driver counts whom a unit kills; Dask would blame all units that a dead worker held.
     "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
     "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "30s",
+    # a host that is cut off is noticed after so long, a worker that is frozen after a minute, not after five
+    "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "15s",
+    "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "60s",
     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
 }
 
