@@ -21,7 +21,8 @@ from urllib.parse import SplitResult, urlsplit
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from binworks.service import lease
+from binworks.deploy.base import ClusterStatus
+from binworks.service import certificates, lease, workforce
 from binworks.service.database import Database
 from binworks.service.database import lease as leases
 from binworks.service.folders import Folder
@@ -107,6 +108,15 @@ class Checks:
         if isinstance(self._store.objects, Folder):
             places["store"] = self._store.objects.root
         return {name: _space(path) for name, path in places.items()}
+
+    def workers(self) -> ClusterStatus | None:
+        """Return how the workers are, if `binworks up` keeps them."""
+        status = workforce.read(self._settings.home)
+        return None if status is None else status.cluster
+
+    def certificates(self) -> dict[str, float]:
+        """Return for how many seconds each certificate of the Dask parts holds."""
+        return certificates.remaining(self._settings, time.time())
 
     def _ask(self, name: Name) -> BinworksError | None:
         with self._locks[name]:  # many who ask at once look once

@@ -106,6 +106,7 @@ class Ledger(Collector):
         }.items():
             yield _gauge(f"{name}_reachable", about, float(name not in failed))
         yield _gauge("driver_alive", "Whether a driver holds the lease.", float("driver" not in failed))
+        yield from _of_the_cluster(self._checks)
         try:
             free = {name: float(space.free) for name, space in self._checks.space().items()}
             yield _labelled(
@@ -200,6 +201,16 @@ def _of(facts: Facts) -> Iterator[Metric]:
     )
     files = {state.value: float(facts.exports[state]) for state in ExportState}
     yield _labelled("exports", "Files for fits by state.", "state", files)
+
+
+def _of_the_cluster(checks: Checks) -> Iterator[Metric]:
+    """Give what is known where `binworks up` runs and where connections are TLS."""
+    if (cluster := checks.workers()) is not None:
+        counts = {"wanted": float(cluster.wanted), "alive": float(cluster.alive)}
+        yield _labelled("workers", "Workers of one thread that `binworks up` keeps.", "state", counts)
+    if left := checks.certificates():
+        about = "Until a certificate of the Dask parts expires."
+        yield _labelled("certificate_seconds", about, "role", left)
 
 
 def _sum(column: Any) -> Any:

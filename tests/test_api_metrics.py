@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ from sqlalchemy import insert, update
 from binworks.api import checks, metrics
 from binworks.api.app import create_app
 from binworks.api.checks import Checks, Space
-from binworks.service import lease
+from binworks.deploy.base import ClusterStatus
+from binworks.deploy.tls import Certificates
+from binworks.service import lease, workforce
 from binworks.service.database import jobs
 from binworks.service.database import lease as leases
 from binworks.service.model import JobState, UnitState
+from binworks.service.workforce import Bounds, Status
 
 pytest_plugins = ["served_fixture"]
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -77,6 +81,17 @@ def http(made: HandMade, monkeypatch: pytest.MonkeyPatch) -> Iterator[Http]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+@pytest.fixture
+def clustered(made: HandMade) -> HandMade:
+    """A service on a cluster: `binworks up` says how its workers are, and it has certificates."""
+    folder = made.settings.home / "tls"
+    Certificates.make(folder, days=10)
+    made.settings = made.settings.model_copy(update={"tls": folder})
+    status = Status(Bounds(0, 9), 3, ClusterStatus(scheduler=True, wanted=3, alive=2))
+    (made.settings.home / workforce.STATUS_FILE).write_text(json.dumps(asdict(status)))
+    return made
 
 
 def scrape(http: Any) -> Samples:
@@ -151,6 +166,16 @@ def test_the_backlog_is_what_is_not_settled(made: HandMade, http: Http) -> None:
     found = scrape(http)
     assert value(found, "backlog_units", state="pending") == 1
     assert value(found, "backlog_units", state="running") == 0
+
+
+def test_workers_and_certificates_are_told_where_there_are_some(clustered: HandMade, http: Http) -> None:
+    clustered.move(clustered.submit(), JobState.RUNNING)
+    found = scrape(http)
+    assert value(found, "workers_wanted") == 1
+    assert (value(found, "workers", state="wanted"), value(found, "workers", state="alive")) == (3, 2)
+    assert 9 < value(found, "certificate_seconds", role="worker") / 86400 < 10
+    (clustered.settings.home / workforce.STATUS_FILE).unlink()
+    assert ("binworks_workers", frozenset({("state", "alive")})) not in scrape(http)
 
 
 def test_the_age_of_the_oldest_snapshot_grows_from_the_begin_of_a_job(made: HandMade, http: Http) -> None:
@@ -371,12 +396,11 @@ def test_the_log_of_the_process_can_be_joined_with_the_access_log(served: Served
 # the dashboard, the alerts and the page about them
 
 
-@pytest.fixture(scope="module")
-def known(served: Served) -> set[str]:
-    """Names of all metrics of a real service."""
-    with httpx.Client(base_url=served.url) as http:
-        http.get("/healthz")
-        return {name for name, _ in samples(http.get("/metrics").text) if not name.endswith("_created")}
+@pytest.fixture
+def known(clustered: HandMade, http: Http) -> set[str]:
+    """Names of all metrics of a service with workers and certificates."""
+    http.get("/healthz")
+    return {name for name, _ in scrape(http) if not name.endswith("_created")}
 
 
 def named(text: str) -> set[str]:
