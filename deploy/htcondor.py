@@ -30,6 +30,7 @@ MARGIN_SECONDS = 60
 """Between the walltime and the moment at which a worker host has left, however slowly it started."""
 DISK_BYTES = 1_000_000_000
 """Of each worker, for what Dask spills."""
+REASON_LETTERS = 120
 
 STATES: Mapping[int, JobState] = {
     1: JobState.PENDING,
@@ -206,6 +207,7 @@ def directives(job: WorkerJob, files: Sequence[str]) -> dict[str, str]:
     workers = job.site.workers
     commands = {
         "batch_name": job.name,
+        "initialdir": str(job.logs / "htcondor"),  # where the service was started may be nothing to a worker
         f"MY.{OWN}": quoted(job.name),
         "RequestMemory": str(math.ceil(workers.memory / 2**20)),
         "getenv": "False",
@@ -339,10 +341,17 @@ def entries(said: str) -> dict[str, Entry]:
 def _entry(ad: Mapping[str, Any]) -> Entry:
     state = STATES.get(ad["JobStatus"], JobState.PENDING)
     if state == JobState.HELD:
-        return Entry(state, ad.get("HoldReason"))
+        return Entry(state, short(ad.get("HoldReason")))
     if state == JobState.PENDING:
         return Entry(state, "suspended" if ad["JobStatus"] == SUSPENDED else ad.get("LastRejMatchReason"))
     return Entry(state)
+
+
+def short(reason: str | None) -> str | None:
+    """Return a reason without its middle if it is long: HTCondor repeats all arguments there."""
+    if reason is None or len(reason) <= 2 * REASON_LETTERS:
+        return reason
+    return f"{reason[:REASON_LETTERS]} ... {reason[-REASON_LETTERS:]}"
 
 
 def _any(names: Iterable[str]) -> str:
