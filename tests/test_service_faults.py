@@ -68,16 +68,24 @@ def kill(keeper: Keeper) -> None:
 
 def kill_worker(running: Running) -> None:
     """Kill a worker itself; its nanny stays."""
-    nanny = psutil.Process(running.service.backend.workers[0].pid)
-    workers = [child for child in nanny.children() if "spawn_main" in " ".join(child.cmdline())]
+    host = psutil.Process(running.service.backend.workers[0].pid)
+    below = host.children(recursive=True)
+    workers = [process for process in below if "spawn_main" in " ".join(process.cmdline())]
     assert workers
     for worker in workers:
         worker.kill()
 
 
+def kill_nanny(running: Running) -> None:
+    """Kill the process that looks after a worker; the host stays."""
+    (nanny,) = psutil.Process(running.service.backend.workers[1].pid).children()
+    nanny.kill()
+
+
 KILLS: dict[str, Callable[[Running], None]] = {
     "worker": kill_worker,
-    "nanny": lambda running: kill(running.service.backend.workers[1]),
+    "host": lambda running: kill(running.service.backend.workers[1]),
+    "nanny": kill_nanny,
     "driver": lambda running: kill(running.service.driver),
     "scheduler": lambda running: kill(running.service.backend.scheduler),  # type: ignore[arg-type]
     "api": lambda running: kill(running.service.api),
