@@ -28,6 +28,7 @@ from binworks.tensors.errors import RequestError, TransientError
 READY_SECONDS = 90.0
 HOPELESS_RESTARTS = 3
 TLS_FOLDER = "tls"
+BUCKET_VARIABLES = "AWS_*"
 PRELOAD = "binworks.service.preload"
 TOKEN_FILE = "token"  # noqa: S105  a file's name
 OWNER = "admin"
@@ -75,7 +76,7 @@ def backend_of(settings: Settings, site: Site, memory: str) -> Backend:
             memory=memory,
             preload=PRELOAD,
             environment=environment,
-            keep=workers.keep,
+            keep=(*workers.keep, BUCKET_VARIABLES) if settings.store.startswith("s3://") else workers.keep,
             tls=settings.tls,
             lifetime=workers.lifetime,
             stagger=workers.spread,
