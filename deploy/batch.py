@@ -200,6 +200,8 @@ class BatchBackend(ABC):
         self._reconciler = Reconciler(site.workers.grace)
         self._silence: str | None = None
         self._lock = threading.Lock()
+        self._scaled = threading.Event()
+        """Before it is known what is wanted, jobs of an earlier process are left alone."""
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -225,6 +227,7 @@ class BatchBackend(ABC):
         self.queue = self.open_queue(self._job())
         self._reconciler = Reconciler(self.site.workers.grace, self._read_draining())
         self._closing.clear()
+        self._scaled.clear()
         self.scheduler = scheduler(
             self.folder,
             host=self.host,
@@ -240,9 +243,10 @@ class BatchBackend(ABC):
         """Ask for this many workers; the last batch job may bring some more."""
         jobs = -(-workers // self.site.workers.processes)
         with self._lock:
-            if jobs == self._reconciler.wanted:
+            if jobs == self._reconciler.wanted and self._scaled.is_set():
                 return
             self._reconciler.wanted = jobs
+        self._scaled.set()
         self._wake.set()
 
     def address(self) -> str:
@@ -309,6 +313,9 @@ class BatchBackend(ABC):
     def _run(self) -> None:
         while not self._closing.is_set():
             self._wake.clear()
+            if not self._scaled.is_set():
+                self._wake.wait()
+                continue
             try:
                 self.reconcile()
             except Exception as error:  # this thread must go on

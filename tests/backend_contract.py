@@ -75,7 +75,7 @@ class BackendContract:
         def unit(number: int) -> int:
             with journal.open("a") as file:
                 file.write(f"{number}\n")
-            time.sleep(2.0)
+            time.sleep(1.0)
             return number
 
         backend.start()
@@ -83,15 +83,15 @@ class BackendContract:
         try:
             with self.connect(backend) as client:
                 reach(lambda: len(names(client)) == 2)
-                futures = client.map(unit, range(24), retries=0, pure=False)
+                futures = client.map(unit, range(20), retries=0, pure=False)
                 reach(lambda: journal.exists() and len(journal.read_text().split()) >= 4)
                 backend.scale(1)
                 fetched = []
                 for future in futures:  # as the driver does
                     fetched.append(future.result())
                     future.release()
-                assert sorted(fetched) == list(range(24))
+                assert sorted(fetched) == list(range(20))
                 reach(lambda: len(names(client)) == 1, 20)
-            assert sorted(map(int, journal.read_text().split())) == list(range(24))
+            assert sorted(map(int, journal.read_text().split())) == list(range(20))
         finally:
             backend.close()
