@@ -1,7 +1,8 @@
-"""A real XRootD server on loopback of a network namespace of its own; for tests only."""
+"""Real XRootD servers on the loopback of a network namespace of their own; for tests only."""
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -10,14 +11,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-PORT = 21094
+HOST, PORT = "127.0.0.1", 21094
 START_SECONDS = 20.0
+CLONE_NEWNET = 0x40000000
 
 
 def why_not() -> str | None:
@@ -68,37 +70,77 @@ class Reader:
 
 
 class Server:
-    """A server that can be stopped, killed and started again; it serves the files of `data`."""
+    """A server that can be stopped, killed and started again; it serves the files of `data`.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Parameters
+    ----------
+    folder : Path
+        Of its own.
+    host, port : str, int
+        In its addresses.
+    beside : Server, optional
+        In whose namespace it runs; default: one of its own.
+    settings : sequence of str
+        Lines of its configuration, beside the usual.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        host: str = HOST,
+        port: int = PORT,
+        beside: Server | None = None,
+        settings: Sequence[str] = (),
+    ) -> None:
+        self.folder, self.host, self.port, self.settings = folder, host, port, tuple(settings)
         self.data = folder / "files" / "data"
         self.data.mkdir(parents=True)
         self._process: subprocess.Popen[bytes] | None = None
+        self._holder: subprocess.Popen[bytes] | None = None
+        if beside is not None:
+            self.space = beside.space
+            return
         holder = ["unshare", "--net", "sh", "-c", "ip link set lo up && echo up && exec sleep 100000"]
         self._holder = subprocess.Popen(holder, stdout=subprocess.PIPE)
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == b"up\n"
-        self._enter = ["nsenter", f"--net=/proc/{self._holder.pid}/ns/net"]
+        self.space = Path(f"/proc/{self._holder.pid}/ns/net")
+
+    @property
+    def _enter(self) -> list[str]:
+        return ["nsenter", f"--net={self.space}"]
 
     def url(self, name: str) -> str:
         """Return the address of a file."""
-        return f"root://127.0.0.1:{PORT}//data/{name}"
+        return f"root://{self.host}:{self.port}//data/{name}"
 
     def start(self) -> None:
         """Start the server; returns when it answers."""
         config = self.folder / "x.cfg"
-        paths = f"all.adminpath {self.folder}/admin\nall.pidpath {self.folder}/admin\n"
-        config.write_text(f"all.export /data\noss.localroot {self.folder}/files\nxrd.port {PORT}\n{paths}")
+        usual = ["all.export /data", f"oss.localroot {self.folder}/files", f"xrd.port {self.port}"]
+        usual += [f"all.adminpath {self.folder}/admin", f"all.pidpath {self.folder}/admin"]
+        config.write_text("\n".join([*usual, *self.settings, ""]))
         shutil.chown(self.folder, "xrootd", "xrootd")
         command = ["xrootd", "-R", "xrootd", "-c", str(config), "-l", str(self.folder / "log")]
         self._process = subprocess.Popen([*self._enter, *command], stdout=subprocess.DEVNULL)
         end = time.monotonic() + START_SECONDS
-        probe = [*self._enter, sys.executable, "-c", _PROBE]
+        code = f"import socket; socket.create_connection(('127.0.0.1', {self.port}), 1).close()"
+        probe = [*self._enter, sys.executable, "-c", code]
         while subprocess.run(probe, capture_output=True).returncode:
             assert self._process.poll() is None, (self.folder / "log").read_text()
             assert time.monotonic() < end, "the server does not answer"
             time.sleep(0.1)
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Let this thread, and the threads and processes that it starts, be where the server is."""
+        with Path("/proc/thread-self/ns/net").open() as outside, self.space.open() as space:
+            _enter(space.fileno())
+            try:
+                yield
+            finally:
+                _enter(outside.fileno())
 
     def signal(self, what: signal.Signals) -> None:
         """Send the server a signal."""
@@ -130,19 +172,23 @@ class Server:
                 with suppress(ProcessLookupError):
                     process.kill()
                 process.wait()
-        assert self._holder.stdout is not None
-        self._holder.stdout.close()
+        if self._holder is not None:
+            assert self._holder.stdout is not None
+            self._holder.stdout.close()
 
 
-_PROBE = f"import socket; socket.create_connection(('127.0.0.1', {PORT}), 1).close()"
+def _enter(space: int) -> None:
+    """Bring this thread into a network namespace."""
+    if ctypes.CDLL(None, use_errno=True).setns(space, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
-    """Give a running server; nothing of it is left afterwards."""
+def serving(**given: Any) -> Iterator[Server]:
+    """Give a running server, made with what is given; nothing of it is left afterwards."""
     with tempfile.TemporaryDirectory(prefix="binworks-xrootd-") as folder:
         Path(folder).chmod(0o755)  # the server has a user of its own
-        server = Server(Path(folder))
+        server = Server(Path(folder), **given)
         try:
             server.start()
             yield server

@@ -1,0 +1,201 @@
+"""Files on servers are read with the login of the job's owner, and nobody sees his credential; all of it real."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grid_identities
+import httpx
+import pytest
+import service_toys
+import xrootd_server
+from distributed import Client
+from grid_identities import Authority
+from service_toys import Running, serial
+from xrootd_server import Server
+
+from binworks.service import credentials
+from binworks.service.model import JobRequest, JobState, JobView
+from binworks.service.requests import resolve
+
+REASON = xrootd_server.why_not()
+pytestmark = [
+    pytest.mark.skipif(REASON is not None, reason=f"no XRootD server can be started: {REASON}"),
+    pytest.mark.faults,
+]
+CAROL = "oidc:carol"
+DASHBOARD = (
+    "status",
+    "tasks",
+    "info/main/workers.html",
+    "info/logs.html",
+    "json/counts.json",
+    "individual-profile",
+)
+
+
+@dataclass
+class Guarded:
+    """A service with credentials, one worker, and a server where alice and carol may read and bob may not."""
+
+    running: Running
+    server: Server
+    authority: Authority
+    folder: Path
+    secrets: list[bytes] = field(default_factory=list)
+
+    def give(self, owner: str, user: str, **kind: Any) -> Path:
+        """Give the service an owner's proxy, of a user of the grid."""
+        path = self.folder / f"{credentials.file_name(owner)}.proxy"
+        self.authority.proxy(user, path, **kind)
+        lines = path.read_bytes().splitlines()
+        self.secrets += [path.name.encode(), *(line for line in lines if len(line) == 64)]
+        return path
+
+    def submit(self, owner: str, name: str, **options: Any) -> str:
+        """Submit a job of an owner on a file of the server."""
+        dataset = {"name": "D", "files": [self.server.url(name)]}
+        asked = JobRequest.model_validate({"processor": "toy", "options": options, "datasets": [dataset]})
+        return self.running.jobs.create(resolve(asked, self.running.settings), owner)[0].id
+
+    def sound(self, job: str, path: Path) -> JobView:
+        """Wait for a job; it has the bits of the file on the disk."""
+        view = self.running.wait(job)
+        assert view.state == JobState.SUCCEEDED, view.error
+        _, resolved = self.running.service_ledger().load(job)
+        local = resolved.datasets[0].model_copy(update={"files": (str(path),)})
+        assert self.running.digests(job) == {"D": serial(self.folder.parent / job, local, resolved)}
+        return view
+
+    def refused(self, job: str) -> tuple[str, str]:
+        """Wait for a job that fails; return the error's code and what it is about."""
+        view = self.running.wait(job)
+        assert view.state == JobState.FAILED
+        assert view.error is not None
+        assert view.error.hint or view.error.code == "unreadable-file"
+        return view.error.code, str(view.error.where)
+
+    def leaks(self, seen: bytes) -> list[bytes]:
+        return [secret for secret in self.secrets if secret in seen]
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    home = tmp_path_factory.mktemp("service")
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        grid = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="binworks-grid-")))
+        grid.chmod(0o755)
+        authority = Authority(grid / "certificates")
+        patch.setenv("X509_CERT_DIR", str(authority.folder))
+        certificate, key = authority.host(grid)
+        (grid / "users").write_text("".join(f'"/CN={user}" {user}\n' for user in ("alice", "bob", "carol")))
+        (grid / "rights").write_text("u alice /data lr\nu carol /data lr\nu bob /data/open lr\n")
+        for path in grid.iterdir():
+            shutil.chown(path, "xrootd")
+        login = f"-certdir:{authority.folder} -cert:{certificate} -key:{key} -crl:0 -gridmap:{grid}/users -gmapopt:2"
+        settings = ["xrootd.seclib libXrdSec.so", f"sec.protocol gsi {login}"]
+        settings += ["ofs.authorize 1", f"acc.authdb {grid}/rights"]
+        server = stack.enter_context(xrootd_server.serving(host="localhost", settings=settings))
+        stack.enter_context(server.inside())
+        stack.enter_context(service_toys.registered(home / "toys"))
+        folder = home / "credentials"
+        folder.mkdir(mode=0o700)
+        places: dict[str, Any] = {"data_roots": (server.url("").rstrip("/"),), "credentials": folder}
+        running = stack.enter_context(service_toys.service(home / "home", workers=1, **places))
+        yield Guarded(running, server, authority, folder)
+
+
+def test_an_owner_reads_what_he_may_and_no_other_by_the_way(guarded: Guarded) -> None:
+    path = service_toys.write(guarded.server.data / "secret.root", 2000)
+    for owner, user in (("alice", "alice"), ("bob", "bob"), (CAROL, "carol")):
+        guarded.give(owner, user)
+    first = guarded.submit("alice", "secret.root")
+    guarded.sound(first, path)
+    # on the same worker, with alice's connection open, her index known and her partials stored
+    assert guarded.refused(guarded.submit("bob", "secret.root")) == (
+        "unreadable-file",
+        guarded.server.url("secret.root"),
+    )
+    (guarded.server.data / "open").mkdir()
+    shutil.copy(path, guarded.server.data / "open")
+    guarded.sound(guarded.submit("bob", "open/secret.root"), path)
+    shared = guarded.submit(CAROL, "secret.root")
+    guarded.sound(shared, path)
+    assert all(unit.reused for unit in guarded.running.units(shared))
+    log = (guarded.server.folder / "log").read_text()
+    assert all(f"login as {user}" in log for user in ("alice", "bob", "carol"))
+
+
+def test_a_credential_that_is_not_there_or_not_good_fails_the_job_and_a_retry_takes_a_new_one(
+    guarded: Guarded,
+) -> None:
+    path = service_toys.write(guarded.server.data / "own.root", 1000, first=5000)
+    guarded.give("erin", "alice", valid=-grid_identities.HOUR)
+    guarded.give("frank", "alice").chmod(0o644)
+    guarded.give("grace", "nobody")
+    (guarded.folder / "heidi.proxy").write_text("this is none")
+    (guarded.folder / "heidi.proxy").chmod(0o600)
+    expected = {
+        "dave": "credential-missing",
+        "erin": "credential-expired",
+        "frank": "credential-unusable",
+        "heidi": "credential-unusable",
+    }
+    jobs = {owner: guarded.submit(owner, "own.root") for owner in expected}
+    stranger = guarded.submit("grace", "own.root")
+    assert {owner: guarded.refused(job) for owner, job in jobs.items()} == {
+        owner: (code, owner) for owner, code in expected.items()
+    }
+    assert guarded.refused(stranger) == ("login-refused", guarded.server.url("own.root"))
+
+    guarded.give("erin", "alice")
+    guarded.running.jobs.retry(jobs["erin"])
+    guarded.sound(jobs["erin"], path)
+
+
+def test_nobody_sees_a_credential(guarded: Guarded) -> None:
+    path = guarded.give("alice", "alice")
+    assert guarded.leaks(path.read_bytes())
+    service_toys.write(guarded.server.data / "long.root", 3000, first=9000)
+    job = guarded.submit("alice", "long.root", pause=0.5)
+    guarded.running.until(job, lambda view: view.counts.units.running)
+    settings = guarded.running.settings
+    with Client(settings.scheduler, set_as_default=False) as client:
+        graph = client.run_on_scheduler(_graph)
+    assert any(b"alice" in task for task in graph)
+    bearer = (settings.home / "token").read_text().strip()
+    seen = {"graph": b"".join(graph), "processes": b"".join(map(_command, Path("/proc").glob("[0-9]*")))}
+    seen |= {name: httpx.get(f"{settings.dashboard}/{name}").content for name in DASHBOARD}
+    assert guarded.running.wait(job).state == JobState.SUCCEEDED
+    with httpx.Client(base_url=settings.url, headers={"Authorization": f"Bearer {bearer}"}) as http:
+        jobs = [entry["id"] for entry in http.get("/v1/jobs").raise_for_status().json()["jobs"]]
+        assert job in jobs
+        for each in jobs:  # the failed ones, too
+            for part in ("", "/units"):
+                seen[each + part] = http.get(f"/v1/jobs/{each}{part}").raise_for_status().content
+    events = [event.model_dump_json() for each in jobs for event in guarded.running.jobs.events(each)]
+    seen["events"] = "".join(events).encode()
+    for file in settings.home.rglob("*"):
+        if file.is_file():
+            seen[str(file)] = file.read_bytes()
+    assert any(name.endswith("worker-0.out") or "worker" in name for name in seen)
+    assert {name: found for name, text in seen.items() if (found := guarded.leaks(text))} == {}
+
+
+def _graph(dask_scheduler: Any) -> list[bytes]:
+    return [pickle.dumps(task.run_spec) for task in dask_scheduler.tasks.values()]
+
+
+def _command(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
