@@ -77,7 +77,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--grace", type=float, default=600.0, metavar="SECONDS", help="longest drain (default: %(default)g)"
     )
-    made.add_argument("--lifetime", type=float, metavar="SECONDS", help="drain and exit with 0 after so long")
+    made.add_argument(
+        "--lifetime", type=float, metavar="SECONDS", help="drain and exit with 0 so long after joining"
+    )
     made.add_argument(
         "--stagger", type=float, default=0.0, metavar="SECONDS", help="a lifetime differs by up to so much"
     )
@@ -222,14 +224,14 @@ class Host:
         TransientError
             Code ``no-scheduler``: none answered for too long.
         """
-        end = time.monotonic() + self._lifetime()
-        joined = time.monotonic()
-        while time.monotonic() < end:
+        seen, end = time.monotonic(), None
+        while end is None or time.monotonic() < end:
             if (number := self._heard()) is not None:
                 return number
-            if self.states().count(JOINED):
-                joined = time.monotonic()
-            elif self.options.death_timeout and time.monotonic() - joined > self.options.death_timeout:
+            if JOINED in self.states():
+                seen = time.monotonic()
+                end = end or seen + self._lifetime()
+            elif self.options.death_timeout and time.monotonic() - seen > self.options.death_timeout:
                 raise TransientError(
                     f"No scheduler answered at {self.options.scheduler} for {self.options.death_timeout:g} s.",
                     code="no-scheduler",
