@@ -70,6 +70,8 @@ securityContext:
 - {name: XRD_STREAMERRORWINDOW, value: "0"}
 - {name: DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES, value: "0"}
 - {name: DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT, value: 30s}
+- {name: DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP, value: 15s}
+- {name: DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL, value: 60s}
 - {name: DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED, value: "False"}
 {{- if ne .Values.tls.source "none" }}
 - {name: DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION, value: "True"}
