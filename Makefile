@@ -6,7 +6,7 @@ EXTRAS := batch,dev,notebook,postgres,rabbit,s3,samples,xrootd
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test check bench api-bench chaos rabbit-proof clean
+.PHONY: help demo test check bench api-bench chaos rabbit-proof image-proof kubernetes-proof clean
 .DELETE_ON_ERROR:
 
 help:
@@ -17,6 +17,8 @@ help:
 	@echo "make api-bench  what the API can take, against its goals: benchmarks/api.json"
 	@echo "make chaos   100 random kills of a service that works: chaos.json and .png, some 15 minutes"
 	@echo "make rabbit-proof  let rabbit-fit fit an export, and compare: rabbit-proof/proof.json, some half hour, 10 GB"
+	@echo "make image-proof  build the image with podman and run it locked in, some 10 minutes; root"
+	@echo "make kubernetes-proof PROGRAMS=folder  the chart on a real Kubernetes: kubernetes-proof/*/proof.json, some half hour; root"
 	@echo "make clean   remove all that these made, .venv and demo/ included"
 
 demo: $(STAMP)
@@ -44,6 +46,12 @@ chaos: $(STAMP)
 rabbit-proof: $(STAMP)
 	$(BIN)/python tests/rabbit/prove.py --out rabbit-proof
 
+image-proof: $(STAMP)
+	$(BIN)/python tests/kubernetes/image.py --out image-proof
+
+kubernetes-proof: $(STAMP)
+	$(BIN)/python tests/kubernetes/prove.py --out kubernetes-proof $(if $(PROGRAMS),--programs $(PROGRAMS))
+
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("binworks needs Python 3.11 or newer, $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12 ..." % v[:2])'
 	$(PYTHON) -m venv $(VENV)
@@ -51,5 +59,5 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo rabbit-proof benchmarks/api.json benchmarks/latest.* chaos*.json chaos*.png build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis .import_linter_cache
+	rm -rf $(VENV) demo rabbit-proof image-proof kubernetes-proof benchmarks/api.json benchmarks/latest.* chaos*.json chaos*.png build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
