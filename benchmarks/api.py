@@ -20,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ import export_rabbit
 import full_w
 import httpx
 import numpy as np
+from figures import Figure, judge, write
 from full_w import DATASET, FullW
 from hand_made_service import ApiProcess
 
@@ -39,27 +39,6 @@ ROUNDS = 3
 CLIENTS, STREAMS, EVENTS = 16, 500, 10
 SAMPLE_EVENTS = 20_000
 NPY = {"Accept": "application/x-npy"}
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A number and its goal: at least so much, or at most."""
-
-    name: str
-    value: float
-    unit: str
-    goal: float | None = None
-    at_most: bool = False
-
-    @property
-    def met(self) -> bool:
-        """Whether the goal was reached."""
-        return self.goal is None or (self.value <= self.goal if self.at_most else self.value >= self.goal)
-
-    def row(self) -> str:
-        """Return a line of the table."""
-        goal = "" if self.goal is None else f"{'<=' if self.at_most else '>='} {self.goal:g}"
-        return f"{self.name:<58} {self.value:>10.4g} {self.unit:<11} {goal:<8} {'' if self.met else 'MISSED'}"
 
 
 class Bench:
@@ -281,13 +260,8 @@ def main() -> int:
             print("\n".join(figure.row() for figure in found), flush=True)
             figures += found
     if given.json:
-        rows = [{**vars(figure), "name": figure.name.strip(), "met": figure.met} for figure in figures]
-        document = {"load_before": load, "cores": os.cpu_count(), "figures": rows}
-        (HERE / "api.json").write_text(json.dumps(document, indent=1) + "\n")
-    missed = [figure.name.strip() for figure in figures if not figure.met]
-    if missed:
-        print(f"missed: {'; '.join(missed)}", file=sys.stderr)
-    return 1 if missed else 0
+        write(HERE / "api.json", figures, load)
+    return judge(figures)
 
 
 if __name__ == "__main__":
