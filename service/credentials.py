@@ -36,7 +36,7 @@ _LARGEST = 1 << 20
 
 
 class _Seen(NamedTuple):
-    """A file as it was when it was looked into; another one after a renewal."""
+    """A file that was looked into; another one after a renewal."""
 
     path: Path
     inode: int
@@ -85,8 +85,9 @@ def login(owner: str | None, path: str) -> Login | None:
             where=owner,
             hint="Whoever runs the service must give it to the workers.",
         )
-    found = {ending: _usable(Path(folder, file_name(owner) + ending), owner) for ending in _FORBIDDEN_BITS}
-    if not any(found.values()):
+    endings = tuple(_FORBIDDEN_BITS)
+    proxy, token = (_usable(Path(folder, file_name(owner) + ending), owner) for ending in endings)
+    if proxy is None and token is None:
         raise RequestError(
             f"The service has no credential of {owner!r}, and files on servers are read with the owner's.",
             code="credential-missing",
@@ -94,20 +95,22 @@ def login(owner: str | None, path: str) -> Login | None:
             hint=f"Put an X.509 proxy there as {file_name(owner)}.proxy, or a bearer token as "
             f"{file_name(owner)}.token; then retry the job.",
         )
-    _refuse_others(owner, token=found[".token"] is not None)
-    name = "b" + hashlib.sha256(owner.encode()).hexdigest()[:24]
-    return Login(name, found[".proxy"], found[".token"])
+    _refuse_others(owner, token=token is not None)
+    # of the files, too: a server goes on with the credential that a connection began with, even if it has expired
+    name = "b" + hashlib.sha256(repr((owner, proxy, token)).encode()).hexdigest()[:24]
+    return Login(name, *(None if seen is None else str(seen.path) for seen in (proxy, token)))
 
 
-def _usable(path: Path, owner: str) -> str | None:
-    """Return a file's place; None if there is none."""
+def _usable(path: Path, owner: str) -> _Seen | None:
+    """Return a file that may be used; None if there is none."""
     try:
         facts = path.stat()
+        seen = _Seen(path, facts.st_ino, facts.st_mtime_ns)
         if facts.st_mode & _FORBIDDEN_BITS[path.suffix]:
             raise _unusable(
                 path, owner, f"has the mode {facts.st_mode & 0o777:o}, so that others may have it"
             )
-        end = _ends(_Seen(path, facts.st_ino, facts.st_mtime_ns))
+        end = _ends(seen)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -122,7 +125,7 @@ def _usable(path: Path, owner: str) -> str | None:
             where=owner,
             hint="Renew it, and retry the job: what is done is kept.",
         )
-    return str(path)
+    return seen
 
 
 def _unusable(path: Path, owner: str, why: str) -> RequestError:

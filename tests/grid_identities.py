@@ -1,16 +1,21 @@
-"""A small certificate authority for tests: a host's certificate, users' X.509 proxies as a grid has them, tokens."""
+"""A small grid for tests: an authority for certificates of hosts and proxies of users, an issuer of tokens."""
 
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
+import sqlite3
 import subprocess
+import time
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
+from joserfc import jwt
+from joserfc.jwk import ECKey
 
 DAY = dt.timedelta(days=1)
 HOUR = dt.timedelta(hours=1)
@@ -117,3 +122,50 @@ def _usage(*, sign: bool = False) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=True, key_encipherment=not sign, key_cert_sign=sign, crl_sign=sign, **others
     )
+
+
+class Issuer:
+    """Signs bearer tokens for what lies below /data.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the server's settings; `cache` below it is its XDG_CACHE_HOME, where it finds the issuer's keys, so that it
+        need not ask for them.
+    """
+
+    address = "https://issuer.example"
+    audience = "https://localhost"
+
+    def __init__(self, folder: Path) -> None:
+        self._key = ECKey.generate_key("P-256", {"kid": "first", "alg": "ES256", "use": "sig"})
+        self.cache = folder / "cache"
+        (self.cache / "scitokens").mkdir(parents=True)
+        now = int(time.time())
+        known = {"jwks": {"keys": [self._key.as_dict(private=False)]}}
+        known |= {"expires": now + 4 * 86_400, "next_update": now + 86_400}
+        with sqlite3.connect(self.cache / "scitokens" / "scitokens_cpp.sqllite") as database:
+            database.execute(
+                "CREATE TABLE keycache (issuer text UNIQUE PRIMARY KEY NOT NULL, keys text NOT NULL)"
+            )
+            database.execute("INSERT INTO keycache VALUES (?, ?)", (self.address, json.dumps(known)))
+        database.close()
+        self.settings = folder / "scitokens.cfg"
+        issuer = f"[Issuer Test]\nissuer = {self.address}\nbase_path = /data\nmap_subject = True\n"
+        self.settings.write_text(f"[Global]\naudience = {self.audience}\n\n{issuer}")
+
+    def token(self, user: str, path: Path, scope: str, valid: dt.timedelta = HOUR) -> str:
+        """Write a token that lets a user read below a path; return it."""
+        now = int(time.time())
+        end = now + int(valid.total_seconds())
+        claims = {
+            "iss": self.address,
+            "sub": user,
+            "aud": self.audience,
+            "wlcg.ver": "1.0",
+            "jti": f"{user}{now}",
+        }
+        claims |= {"iat": now - 7200, "nbf": now - 7200, "exp": end, "scope": f"storage.read:{scope}"}
+        token = jwt.encode({"alg": "ES256", "kid": "first"}, claims, self._key)
+        _write(path, token.encode() + b"\n")
+        return token

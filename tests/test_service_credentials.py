@@ -17,7 +17,7 @@ import pytest
 import service_toys
 import xrootd_server
 from distributed import Client
-from grid_identities import Authority
+from grid_identities import Authority, Issuer
 from service_toys import Running, serial
 from xrootd_server import Server
 
@@ -30,6 +30,10 @@ pytestmark = [
     pytest.mark.skipif(REASON is not None, reason=f"no XRootD server can be started: {REASON}"),
     pytest.mark.faults,
 ]
+needs_tokens = pytest.mark.skipif(
+    not list(Path("/usr").glob("lib*/**/libXrdAccSciTokens-5.so")),
+    reason="the server cannot check tokens: apt-get install xrootd-scitokens-plugins",
+)
 CAROL = "oidc:carol"
 DASHBOARD = (
     "status",
@@ -48,6 +52,7 @@ class Guarded:
     running: Running
     server: Server
     authority: Authority
+    issuer: Issuer
     folder: Path
     secrets: list[bytes] = field(default_factory=list)
 
@@ -58,6 +63,17 @@ class Guarded:
         lines = path.read_bytes().splitlines()
         self.secrets += [path.name.encode(), *(line for line in lines if len(line) == 64)]
         return path
+
+    def give_token(self, owner: str, scope: str, **kind: Any) -> Path:
+        """Give the service an owner's token, which lets him read below a path."""
+        path = self.folder / f"{credentials.file_name(owner)}.token"
+        token = self.issuer.token(owner, path, scope, **kind)
+        self.secrets += [path.name.encode(), *token.encode().split(b".")[1:]]
+        return path
+
+    def logins(self, user: str) -> int:
+        """Return how often the server let a user in."""
+        return (self.server.folder / "log").read_text().count(f"login as {user}\n")
 
     def submit(self, owner: str, name: str, **options: Any) -> str:
         """Submit a job of an owner on a file of the server."""
@@ -93,24 +109,31 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         grid = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="binworks-grid-")))
         grid.chmod(0o755)
-        authority = Authority(grid / "certificates")
+        authority, issuer = Authority(grid / "certificates"), Issuer(grid)
         patch.setenv("X509_CERT_DIR", str(authority.folder))
         certificate, key = authority.host(grid)
         (grid / "users").write_text("".join(f'"/CN={user}" {user}\n' for user in ("alice", "bob", "carol")))
         (grid / "rights").write_text("u alice /data lr\nu carol /data lr\nu bob /data/open lr\n")
-        for path in grid.iterdir():
+        for path in (grid, *grid.rglob("*")):
             shutil.chown(path, "xrootd")
         login = f"-certdir:{authority.folder} -cert:{certificate} -key:{key} -crl:0 -gridmap:{grid}/users -gmapopt:2"
         settings = ["xrootd.seclib libXrdSec.so", f"sec.protocol gsi {login}"]
         settings += ["ofs.authorize 1", f"acc.authdb {grid}/rights"]
-        server = stack.enter_context(xrootd_server.serving(host="localhost", settings=settings))
+        if not needs_tokens.args[0]:
+            settings += [f"xrd.tls {certificate} {key}", f"xrd.tlsca certfile {authority.certificate}"]
+            settings += ["xrootd.tls all", "sec.protocol ztn"]
+            settings += [f"ofs.authlib ++ libXrdAccSciTokens.so config={issuer.settings}"]
+        environment = {"XDG_CACHE_HOME": str(issuer.cache)}
+        server = stack.enter_context(
+            xrootd_server.serving(host="localhost", settings=settings, environment=environment)
+        )
         stack.enter_context(server.inside())
         stack.enter_context(service_toys.registered(home / "toys"))
         folder = home / "credentials"
         folder.mkdir(mode=0o700)
         places: dict[str, Any] = {"data_roots": (server.url("").rstrip("/"),), "credentials": folder}
         running = stack.enter_context(service_toys.service(home / "home", workers=1, **places))
-        yield Guarded(running, server, authority, folder)
+        yield Guarded(running, server, authority, issuer, folder)
 
 
 def test_an_owner_reads_what_he_may_and_no_other_by_the_way(guarded: Guarded) -> None:
@@ -124,14 +147,30 @@ def test_an_owner_reads_what_he_may_and_no_other_by_the_way(guarded: Guarded) ->
         "unreadable-file",
         guarded.server.url("secret.root"),
     )
-    (guarded.server.data / "open").mkdir()
+    (guarded.server.data / "open").mkdir(exist_ok=True)
     shutil.copy(path, guarded.server.data / "open")
     guarded.sound(guarded.submit("bob", "open/secret.root"), path)
     shared = guarded.submit(CAROL, "secret.root")
     guarded.sound(shared, path)
     assert all(unit.reused for unit in guarded.running.units(shared))
-    log = (guarded.server.folder / "log").read_text()
-    assert all(f"login as {user}" in log for user in ("alice", "bob", "carol"))
+    assert all(guarded.logins(user) for user in ("alice", "bob", "carol"))
+
+
+@needs_tokens
+def test_a_token_is_its_owners_alone_and_a_renewed_one_is_taken(guarded: Guarded) -> None:
+    path = service_toys.write(guarded.server.data / "tokens.root", 2000, first=70_000)
+    guarded.give_token("tina", "/")
+    guarded.give_token("tom", "/open")
+    guarded.sound(guarded.submit("tina", "tokens.root"), path)
+    assert guarded.refused(guarded.submit("tom", "tokens.root"))[0] == "unreadable-file"
+    assert guarded.logins("tina") == 1
+    guarded.sound(guarded.submit("tina", "tokens.root"), path)
+    assert guarded.logins("tina") == 1
+    guarded.give_token("tina", "/")
+    guarded.sound(guarded.submit("tina", "tokens.root"), path)
+    assert guarded.logins("tina") == 2  # the old connection would be refused when the old token has expired
+    guarded.give_token("tina", "/", valid=-grid_identities.HOUR)
+    assert guarded.refused(guarded.submit("tina", "tokens.root")) == ("credential-expired", "tina")
 
 
 def test_a_credential_that_is_not_there_or_not_good_fails_the_job_and_a_retry_takes_a_new_one(

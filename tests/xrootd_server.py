@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,8 @@ class Server:
         In whose namespace it runs; default: one of its own.
     settings : sequence of str
         Lines of its configuration, beside the usual.
+    environment : mapping
+        Added to its environment.
     """
 
     def __init__(
@@ -92,12 +94,15 @@ class Server:
         port: int = PORT,
         beside: Server | None = None,
         settings: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder, self.host, self.port, self.settings = folder, host, port, tuple(settings)
+        self.environment = {**os.environ, **(environment or {})}
         self.data = folder / "files" / "data"
         self.data.mkdir(parents=True)
         self._process: subprocess.Popen[bytes] | None = None
         self._holder: subprocess.Popen[bytes] | None = None
+        self.space: Path
         if beside is not None:
             self.space = beside.space
             return
@@ -123,7 +128,9 @@ class Server:
         config.write_text("\n".join([*usual, *self.settings, ""]))
         shutil.chown(self.folder, "xrootd", "xrootd")
         command = ["xrootd", "-R", "xrootd", "-c", str(config), "-l", str(self.folder / "log")]
-        self._process = subprocess.Popen([*self._enter, *command], stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            [*self._enter, *command], stdout=subprocess.DEVNULL, env=self.environment
+        )
         end = time.monotonic() + START_SECONDS
         code = f"import socket; socket.create_connection(('127.0.0.1', {self.port}), 1).close()"
         probe = [*self._enter, sys.executable, "-c", code]
