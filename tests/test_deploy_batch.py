@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import random
+import stat
+import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
+from backend_contract import reach
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slurm_server import free_port
 
+from binworks.deploy import batch, reconcile
+from binworks.deploy.batch import BatchBackend, WorkerJob
 from binworks.deploy.reconcile import Entry, JobState, Orders, Reconciler
-from binworks.tensors.errors import TransientError
+from binworks.deploy.site import SchedulerPart, Site
+from binworks.deploy.tls import Certificates
+from binworks.tensors.errors import RequestError, TransientError
 
 POLL = 5.0
 GRACE = 100.0
@@ -325,3 +336,189 @@ def test_job_nine_is_older_than_job_ten() -> None:
     reconciler.wanted = 1
     entries = {"10": RUNNING, "9": RUNNING}
     assert reconciler.decide(entries, 1).drain == ("10",)
+
+
+class Shown(BatchBackend):
+    """A back end on a queue in memory."""
+
+    programs = ()
+    poll_seconds = 0.05
+
+    def open_queue(self, job: WorkerJob) -> Toy:
+        self.job = job
+        return self.toy
+
+    toy: Toy
+
+
+def back_end(folder: Path, toy: Toy, **workers: Any) -> Shown:
+    Certificates.ensure(folder / "tls")
+    site = Site.model_validate(
+        {"scheduler": {"host": "127.0.0.1"}, "workers": {"scratch": folder, **workers}}
+    )
+    ports = {"port": free_port(), "dashboard_port": 0}
+    made = Shown(folder, site, **ports, preload="a.b", environment={"HERE": "1"}, tls=folder / "tls")
+    made.toy = made.queue = toy
+    return made
+
+
+def settle(backend: Shown) -> None:
+    for _ in range(3):
+        backend.reconcile()
+        backend.toy.begin()
+
+
+def test_workers_are_counted_and_the_last_job_may_bring_some_more(tmp_path: Path) -> None:
+    backend = back_end(tmp_path, Toy(slots=2), processes=8)
+    backend.scale(17)
+    settle(backend)
+    status = backend.status()
+    assert (status.wanted, status.alive, status.restarts) == (24, 16, 0)
+    assert status.reason == "1 job waits in the queue (Priority)"
+    backend.toy.slots = 3
+    settle(backend)
+    assert (backend.status().alive, backend.status().reason) == (24, None)
+
+
+def test_a_queue_that_does_not_answer_is_shown(tmp_path: Path) -> None:
+    backend = back_end(tmp_path, Toy())
+    backend.scale(2)
+    settle(backend)
+    backend.toy.silent = "connect failure"
+    backend.scale(1)
+    settle(backend)
+    assert backend.status().reason == "the queue does not answer: connect failure"
+    assert backend.toy.drained == []
+    backend.toy.silent = None
+    settle(backend)
+    assert backend.status().reason is None
+
+
+def test_a_queue_that_takes_no_job_is_shown(tmp_path: Path) -> None:
+    toy = Toy()
+    toy.refusing = "QOSMaxSubmitJobPerUserLimit"
+    backend = back_end(tmp_path, toy)
+    backend.scale(2)
+    settle(backend)
+    reason = str(backend.status().reason)
+    assert reason.startswith("no job was taken: QOSMaxSubmitJobPerUserLimit; next try in ")
+
+
+def test_the_next_service_of_a_home_has_the_same_jobs_and_knows_which_drain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "SETTLE_SECONDS", 0.0)
+    toy = Toy()
+    first = back_end(tmp_path, toy)
+    first.start()
+    first.scale(3)
+    reach(lambda: toy.begin() or first.status().alive == 3)  # type: ignore[func-returns-value]
+    first.scale(1)
+    reach(lambda: len(toy.drained) == 2)
+    crash(first)
+
+    second = back_end(tmp_path, toy)
+    second.start()
+    try:
+        assert second.job.name == first.job.name
+        time.sleep(0.2)
+        assert (toy.count, len(toy.drained)) == (3, 2), "what is wanted was not known yet"
+        second.scale(1)
+        reach(lambda: second.status().alive == 1)
+        time.sleep(0.2)
+        assert (toy.count, len(toy.drained)) == (3, 2)
+    finally:
+        second.close()
+    assert toy.entries == {}
+    assert not second.status().scheduler
+
+
+def crash(backend: Shown) -> None:
+    """Let its process forget everything, and end its scheduler."""
+    assert backend._thread is not None
+    assert backend.scheduler is not None
+    backend._closing.set()
+    backend._thread.join()
+    backend.scheduler.stop()
+
+
+def test_a_queue_that_is_broken_does_not_end_the_watch(tmp_path: Path) -> None:
+    class Broken(Toy):
+        def jobs(self) -> Mapping[str, Entry]:
+            if self.silent:
+                raise ZeroDivisionError
+            return super().jobs()
+
+    toy = Broken()
+    toy.silent = "yes"
+    backend = back_end(tmp_path, toy)
+    backend.start()
+    try:
+        backend.scale(1)
+        reach(lambda: "could not be looked after" in str(backend.status().reason))
+        toy.silent = None
+        reach(lambda: toy.begin() or backend.status().alive == 1)  # type: ignore[func-returns-value]
+    finally:
+        backend.close()
+    assert toy.removed == ["0"]
+
+
+def test_a_machine_without_the_batch_system_is_told_so(tmp_path: Path) -> None:
+    backend = back_end(tmp_path, Toy())
+    backend.programs = ("no-such-sbatch",)  # type: ignore[misc]
+    with pytest.raises(RequestError, match="no-such-sbatch") as caught:
+        backend.start()
+    assert caught.value.code == "no-batch-system"
+    backend.close()
+
+
+def test_a_command_that_fails_says_why_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def shell(text: str) -> list[str]:
+        return ["sh", "-c", text]
+
+    assert batch.run(["cat"], text="hello") == "hello"
+    monkeypatch.setenv("SQUEUE_PARTITION", "other")
+    assert batch.run(shell("echo $SQUEUE_PARTITION"), hidden=("SQUEUE_",)).strip() == ""
+    with pytest.raises(TransientError, match="second") as caught:
+        batch.run(shell("echo first >&2; echo second >&2; exit 3"))
+    assert caught.value.code == "batch-system"
+    with pytest.raises(TransientError, match="ended with 3"):
+        batch.run(shell("exit 3"))
+    assert batch.run(shell("echo job 7 is gone >&2; exit 1"), harmless=("is gone",)) == ""
+    with pytest.raises(TransientError, match="no power"):
+        batch.run(shell("echo no power >&2; echo job 7 is gone >&2; exit 1"), harmless=("is gone",))
+    with pytest.raises(TransientError, match="cannot be run"):
+        batch.run(["no-such-sbatch"])
+    monkeypatch.setattr(batch, "COMMAND_SECONDS", 0.2)
+    with pytest.raises(TransientError, match="did not answer"):
+        batch.run(["sleep", "10"])
+
+
+def test_the_address_that_workers_reach() -> None:
+    assert batch.reachable(SchedulerPart(host="10.1.2.3")) == "10.1.2.3"
+    assert batch.reachable(SchedulerPart(interface="lo")) == "127.0.0.1"
+    assert batch.reachable(SchedulerPart())
+    with pytest.raises(RequestError, match="no-such-wire") as caught:
+        batch.reachable(SchedulerPart(interface="no-such-wire"))
+    assert caught.value.code == "bad-site"
+
+
+def test_workers_use_no_kernels_that_somebody_else_may_have_put_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    backend = back_end(tmp_path / "home", Toy(), scratch=tmp_path / "s", prologue=["module() { :; }"])
+    lines = [*backend._job().prologue(), 'echo "$BINWORKS_KERNEL_CACHE"']
+    own = tmp_path / "s" / f"binworks-{os.getuid()}"
+    own.parent.mkdir()
+
+    def chosen() -> Path:
+        return Path(batch.run(["sh", "-c", "\n".join(lines)]).strip())
+
+    assert chosen() == chosen() == own / "kernels"
+    assert stat.S_IMODE(own.stat().st_mode) == 0o700
+    own.rename(tmp_path / "elsewhere")
+    own.symlink_to(tmp_path / "elsewhere")
+    assert chosen().parent.parent != own.parent
+    fixed = back_end(tmp_path / "other", Toy(), kernel_cache="/var/kernels")
+    assert fixed._job().prologue() == ["export BINWORKS_KERNEL_CACHE=/var/kernels"]
