@@ -165,6 +165,13 @@ def test_services_probes_and_policies_name_ports_that_exist(rendered: Rendered) 
         assert {probe["httpGet"]["port"] for probe in probes if "httpGet" in probe} <= offered
 
 
+def test_every_port_says_its_protocol(rendered: Rendered) -> None:
+    """Older Kubernetes cannot merge lists of ports that leave it out."""
+    offered = [port for _, container in rendered.containers() for port in container.get("ports", ())]
+    led_to = [port for service in rendered.of("Service") for port in service["spec"]["ports"]]
+    assert {port["protocol"] for port in (*offered, *led_to)} == {"TCP"}
+
+
 def ports(pod: Manifest) -> set[str]:
     return {port["name"] for container in pod["spec"]["containers"] for port in container.get("ports", [])}
 

@@ -76,7 +76,7 @@ checksum/database: {{ sha256sum . | trunc 8 }}
   env:
     {{- include "binworks.serviceEnvironment" . | nindent 4 }}
   ports:
-    - {name: http, containerPort: 8080}
+    - {name: http, containerPort: 8080, protocol: TCP}
   startupProbe:
     httpGet: {path: /healthz, port: http}
     periodSeconds: 2
