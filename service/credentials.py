@@ -44,8 +44,10 @@ class _Seen(NamedTuple):
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """Return what workers need in their environment to find the credentials."""
-    return {} if settings.credentials is None else {FOLDER: str(settings.credentials.absolute())}
+    """Return what workers need in their environment to read from servers as this process would, and as the owners."""
+    asked = ("XRD_", "X509_CERT_DIR")  # the patience that the admin has set wins over ours
+    own = {name: value for name, value in os.environ.items() if name.startswith(asked)}
+    return own if settings.credentials is None else {**own, FOLDER: str(settings.credentials.absolute())}
 
 
 def file_name(owner: str) -> str:
