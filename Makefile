@@ -6,7 +6,7 @@ EXTRAS := batch,dev,notebook,postgres,rabbit,s3,samples,xrootd
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test check bench api-bench chaos rabbit-proof image-proof kubernetes-proof clean
+.PHONY: help demo test check bench api-bench scaling-bench chaos rabbit-proof image-proof kubernetes-proof clean
 .DELETE_ON_ERROR:
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make check   style, types and the direction of imports only"
 	@echo "make bench   throughput against peers on this machine: benchmarks/latest.json and .png"
 	@echo "make api-bench  what the API can take, against its goals: benchmarks/api.json"
+	@echo "make scaling-bench  two workers against one, start and drain of a worker: benchmarks/scaling.json"
 	@echo "make chaos   100 random kills of a service that works: chaos.json and .png, some 15 minutes"
 	@echo "make rabbit-proof  let rabbit-fit fit an export, and compare: rabbit-proof/proof.json, some half hour, 10 GB"
 	@echo "make image-proof  build the image with podman and run it locked in, some 10 minutes; root"
@@ -39,6 +40,9 @@ bench: $(STAMP)
 api-bench: $(STAMP)
 	$(BIN)/python benchmarks/api.py --json
 
+scaling-bench: $(STAMP)
+	$(BIN)/python benchmarks/scaling.py --json
+
 chaos: $(STAMP)
 	$(BIN)/python tests/chaos/run.py --kills 100 --seed 1 --out chaos.json
 	$(BIN)/python tests/chaos/run.py --kills 20 --seed 2 --real --out chaos-w.json
@@ -59,5 +63,5 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo rabbit-proof image-proof kubernetes-proof benchmarks/api.json benchmarks/latest.* chaos*.json chaos*.png build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis .import_linter_cache
+	rm -rf $(VENV) demo rabbit-proof image-proof kubernetes-proof benchmarks/api.json benchmarks/scaling.json benchmarks/latest.* chaos*.json chaos*.png build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
