@@ -99,11 +99,13 @@ def _add_worker_options(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--nthreads", type=int, default=1, metavar="N", help="of a worker (default: %(default)d)"
     )
-    memory = made.add_mutually_exclusive_group()
-    memory.add_argument(
-        "--memory-limit", metavar="BYTES", help="of each worker, e.g. 2GB; default: its share"
+    made.add_argument("--memory-limit", metavar="BYTES", help="of each worker, e.g. 2GB; default: its share")
+    made.add_argument(
+        "--memory",
+        type=_bytes,
+        metavar="BYTES",
+        help="of all workers together, e.g. 16GB; then --memory-limit is not looked at",
     )
-    memory.add_argument("--memory", type=_bytes, metavar="BYTES", help="that all workers share, e.g. 16GB")
     made.add_argument("--local-directory", type=Path, metavar="DIR", help="where scratch files go")
     made.add_argument(
         "--preload",
