@@ -11,10 +11,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from backend_contract import BackendContract, reach
+from backend_contract import BackendContract, names, reach
+from distributed import Client, Security
 
 from binworks.deploy.keeper import Keeper, stop_all
 from binworks.deploy.local import LocalBackend
+from binworks.deploy.tls import Certificates
 from binworks.service.up import choose_port
 
 
@@ -28,6 +30,44 @@ class TestLocalBackend(BackendContract):
         pid = backend.workers[0].pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
+
+
+def test_a_cluster_of_this_machine_may_speak_tls_alone(tmp_path: Path) -> None:
+    certificates = Certificates.make(tmp_path / "tls")
+    port = choose_port("127.0.0.1", 0)
+    backend = LocalBackend(tmp_path, port=port, dashboard_port=0, tls=certificates.folder)
+    role = "client"
+    security = Security(
+        tls_ca_file=str(certificates.ca(role)),
+        tls_client_cert=str(certificates.cert(role)),
+        tls_client_key=str(certificates.key(role)),
+        require_encryption=True,
+    )
+    backend.start()
+    backend.scale(1)
+    try:
+        assert backend.address() == f"tls://127.0.0.1:{port}"
+        with Client(backend.address(), security=security, timeout=30, set_as_default=False) as client:
+            reach(lambda: names(client))
+            assert all(name.startswith("tls://") for name in names(client))
+    finally:
+        backend.close()
+
+
+def test_closing_does_not_wait_for_what_runs(tmp_path: Path) -> None:
+    port = choose_port("127.0.0.1", 0)
+    backend = LocalBackend(tmp_path, port=port, dashboard_port=0)
+    backend.start()
+    backend.scale(1)
+    try:
+        with Client(backend.address(), timeout=30, set_as_default=False) as client:
+            client.submit(time.sleep, 600)
+            reach(lambda: any(client.processing().values()))
+            begin = time.monotonic()
+            backend.close()
+            assert time.monotonic() - begin < 10
+    finally:
+        backend.close()
 
 
 def python(code: str) -> list[str]:
