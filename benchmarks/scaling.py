@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -47,30 +47,21 @@ class Bench:
     Parameters
     ----------
     running : Running
-        Without workers.
-    folder : Path
-        Has the events and the corrections.
     events : int
         Of all files.
+    asked : callable
+        Number -> request of a job that shares nothing with those of other numbers.
     """
 
-    def __init__(self, running: Running, folder: Path, events: int) -> None:
-        self.running = running
-        self.events = events
-        self.files = [str(path) for path in sorted((folder / "w").glob("*.root"))]
+    def __init__(self, running: Running, events: int, asked: Callable[[int], dict[str, Any]]) -> None:
+        self.running, self.events, self._asked = running, events, asked
         self._numbers = count(1)
 
     def submit(self, unit_events: int) -> str:
-        """Submit a job that shares nothing with others: the option says nothing unless replicas are asked for."""
-        dataset = {"name": "W", "files": self.files, "boson": "W", "cross_section": 1.0}
-        asked = {
-            "processor": "w_mass",
-            "corrections": "demo",
-            "options": {"replicas": next(self._numbers)},
-            "datasets": [dataset],
-        }
+        """Submit a job that is cut into such units."""
+        request = JobRequest.model_validate(self._asked(next(self._numbers)))
         settings = self.running.settings.model_copy(update={"unit_events": unit_events})
-        return self.running.jobs.create(resolve(JobRequest.model_validate(asked), settings), "bench")[0].id
+        return self.running.jobs.create(resolve(request, settings), "bench")[0].id
 
     def finish(self, jobs: list[str]) -> None:
         """Wait until jobs are done."""
@@ -112,10 +103,10 @@ class Bench:
         return jobs * self.events / (time.monotonic() - begin)
 
 
-def scaling(bench: Bench, jobs: int) -> list[Figure]:
+def scaling(bench: Bench, jobs: int, order: Sequence[int] = ORDER) -> list[Figure]:
     """Compare two workers with one."""
     rates: dict[int, list[float]] = {1: [], 2: []}
-    for workers in ORDER:
+    for workers in order:
         rates[workers].append(bench.rate(workers, jobs))
         print(f"{workers} worker(s): {rates[workers][-1] / 1000:.0f} kHz", flush=True)
     one, two = (len(rates[n]) / sum(1 / rate for rate in rates[n]) for n in (1, 2))
@@ -126,24 +117,23 @@ def scaling(bench: Bench, jobs: int) -> list[Figure]:
     ]
 
 
-def starts(bench: Bench, folder: Path) -> list[Figure]:
-    """Start and drain workers while a job of small units waits for them."""
-    small = max(bench.events // 200, 100)
-    job = bench.submit(small)
+def starts(bench: Bench, empty: Path, unit_events: int, rounds: int = STARTS) -> list[Figure]:
+    """Start and drain workers while a job of small units waits for them; at last one whose kernel cache is empty."""
+    job = bench.submit(unit_events)
     bench.workers(1)
     bench.running.until(job, lambda view: view.counts.units.done >= 1, PATIENCE)
     drains, warm = [], []
-    for _ in range(STARTS):
+    for _ in range(rounds):
         drains.append(bench.workers(0))
         warm.append(bench.start(job))
     bench.workers(0)
-    with kernels_in(folder / "empty"):
+    with kernels_in(empty):
         cold = bench.start(job)
     attempts = [unit.attempts for unit in bench.running.units(job)]
     bench.running.jobs.cancel(job)
     return [
         Figure("worker start to first unit, kernels on disk", min(warm), "s", 10, at_most=True),
-        Figure("  the slowest of three", max(warm), "s"),
+        Figure("  the slowest", max(warm), "s"),
         Figure("worker start to first unit, nothing compiled", cold, "s"),
         Figure("drain of a worker with units of a second", max(drains), "s"),
         Figure("units begun again by drains", sum(n > 1 for n in attempts), "units", 0, at_most=True),
@@ -176,6 +166,14 @@ def make(folder: Path, events: int) -> None:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
+def request(folder: Path) -> Callable[[int], dict[str, Any]]:
+    """Return how a W job over all files is asked for; the option says nothing unless replicas are asked for."""
+    files = [str(path) for path in sorted((folder / "w").glob("*.root"))]
+    dataset = {"name": "W", "files": files, "boson": "W", "cross_section": 1.0}
+    common = {"processor": "w_mass", "corrections": "demo", "datasets": [dataset]}
+    return lambda number: {**common, "options": {"replicas": number}}
+
+
 def measure(events: int, jobs: int) -> list[Figure]:
     """Measure all in a folder that is removed afterwards."""
     with tempfile.TemporaryDirectory() as name:
@@ -187,8 +185,9 @@ def measure(events: int, jobs: int) -> list[Figure]:
             "snapshot_seconds": PATIENCE,
         }
         with kernels_in(folder / "kernels"), service(folder / "home", workers=0, **given) as running:
-            bench = Bench(running, folder, events)
-            return [*starts(bench, folder), *scaling(bench, jobs)]
+            bench = Bench(running, events, request(folder))
+            small = starts(bench, folder / "empty", max(events // 200, 100))
+            return [*small, *scaling(bench, jobs)]
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -304,3 +306,24 @@ def test_workers_that_drain_one_after_the_other_and_the_last_one_too_lose_no_uni
     assert len(fills) == len(running.units(job)) == 40
     assert len({fill.worker for fill in fills}) >= 4
     assert {unit.attempts for unit in running.units(job)} == {1}
+
+
+def test_the_benchmark_measures_starts_drains_and_scaling(
+    running: Running, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    scaling = importlib.import_module("scaling")
+    files = list(write_all(running.settings.home.parent / "bench", 4, 2000))
+
+    def asked(number: int) -> dict[str, Any]:
+        options = {"pause": 0.3, "tag": str(number)}
+        return {"processor": "toy", "options": options, "datasets": [{"name": "D", "files": files}]}
+
+    bench = scaling.Bench(running, 8000, asked)
+    figures = scaling.starts(bench, tmp_path, 100, rounds=1) + scaling.scaling(bench, 4, order=(1, 2))
+    values = {figure.name.strip(): figure.value for figure in figures}
+    assert values["worker start to first unit, kernels on disk"] > 1
+    assert values["drain of a worker with units of a second"] > 0.3
+    assert values["units begun again by drains"] == 0
+    assert values["two workers over one"] > 1
+    assert [figure.goal for figure in figures if figure.goal is not None] == [10, 0, 1.9]
