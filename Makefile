@@ -6,7 +6,7 @@ EXTRAS := batch,dev,notebook,postgres,rabbit,s3,samples,xrootd
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test check bench api-bench scaling-bench chaos rabbit-proof image-proof kubernetes-proof clean
+.PHONY: help demo test check bench api-bench scaling-bench chaos rabbit-proof image-proof kubernetes-proof slurm-proof clean
 .DELETE_ON_ERROR:
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make rabbit-proof  let rabbit-fit fit an export, and compare: rabbit-proof/proof.json, some half hour, 10 GB"
 	@echo "make image-proof  build the image with podman and run it locked in, some 10 minutes; root"
 	@echo "make kubernetes-proof PROGRAMS=folder  the chart on a real Kubernetes: kubernetes-proof/*/proof.json, some half hour; root"
+	@echo "make slurm-proof  the W job through a real Slurm, whose jobs are cancelled, scaled and taken over; root, two minutes"
 	@echo "make clean   remove all that these made, .venv and demo/ included"
 
 demo: $(STAMP)
@@ -55,6 +56,9 @@ image-proof: $(STAMP)
 
 kubernetes-proof: $(STAMP)
 	$(BIN)/python tests/kubernetes/prove.py --out kubernetes-proof $(if $(PROGRAMS),--programs $(PROGRAMS))
+
+slurm-proof: $(STAMP)
+	BINWORKS_SLURM_PROOF=1 $(BIN)/python -m pytest -rs tests/test_service_slurm.py
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("binworks needs Python 3.11 or newer, $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12 ..." % v[:2])'
