@@ -21,15 +21,13 @@ from grid_identities import Authority, Issuer
 from service_toys import Running, serial
 from xrootd_server import Server
 
+from binworks.processors.sources import open_source
 from binworks.service import credentials
 from binworks.service.model import JobRequest, JobState, JobView
 from binworks.service.requests import resolve
+from binworks.tensors.errors import RequestError
 
-REASON = xrootd_server.why_not()
-pytestmark = [
-    pytest.mark.skipif(REASON is not None, reason=f"no XRootD server can be started: {REASON}"),
-    pytest.mark.faults,
-]
+pytestmark = pytest.mark.faults
 needs_tokens = pytest.mark.skipif(
     not list(Path("/usr").glob("lib*/**/libXrdAccSciTokens-5.so")),
     reason="the server cannot check tokens: apt-get install xrootd-scitokens-plugins",
@@ -104,6 +102,9 @@ class Guarded:
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    reason = xrootd_server.why_not()
+    if reason is not None:
+        pytest.skip(f"no XRootD server can be started: {reason}")
     home = tmp_path_factory.mktemp("service")
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
@@ -134,6 +135,77 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         places: dict[str, Any] = {"data_roots": (server.url("").rstrip("/"),), "credentials": folder}
         running = stack.enter_context(service_toys.service(home / "home", workers=1, **places))
         yield Guarded(running, server, authority, issuer, folder)
+
+
+URL = "root://server//data/f.root"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(credentials.FOLDER, str(tmp_path))
+    for name in ("XDG_RUNTIME_DIR", credentials.CHOICE, *credentials.TOKENS):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def give(path: Path, text: str = "secret") -> None:
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
+def test_an_owner_s_name_leads_to_no_other_folder_and_to_no_other_connection(folder: Path) -> None:
+    (folder / "in").mkdir()
+    give(folder / "in" / "x.token")
+    for owner in ("in/x", "../x", ".", "%2e%2e%2fx", "in%2Fx"):
+        assert "/" not in credentials.file_name(owner)
+        with pytest.raises(RequestError, match="no credential"):
+            credentials.login(owner, URL)
+    names = set()
+    for owner in ("jane", "oidc:jane", "oidc:jane@x", "oidc%3Ajane"):
+        give(folder / f"{credentials.file_name(owner)}.token", owner)
+        login = credentials.login(owner, URL)
+        assert login is not None
+        assert login.name.isalnum()
+        assert "/" not in repr(login)
+        names.add(login.name)
+        assert login.address(URL).startswith(f"root://{login.name}@server//data/f.root?xrd.wantprot=ztn&")
+        assert login.address("root://other@server//f").startswith(f"root://{login.name}@server//f?")
+    assert len(names) == 4
+    assert credentials.login("nobody", "/data/f.root") is None
+    assert credentials.login(None, URL) is None
+
+
+@pytest.mark.parametrize("name", [*credentials.TOKENS, credentials.CHOICE])
+def test_a_login_of_the_workers_account_does_not_take_the_place_of_a_token(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give(folder / "jane.token")
+    assert credentials.login("jane", URL) is not None
+    monkeypatch.setenv(name, "gsi,unix")
+    with pytest.raises(RequestError) as refused:
+        credentials.login("jane", URL)
+    assert refused.value.code == "credential-shadowed"
+    assert name in refused.value.message
+
+
+def test_a_worker_that_was_not_told_the_folder_reads_nothing_with_its_own_login(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for value in ("", "credentials", f"{folder}&xrd.wantprot=unix"):
+        monkeypatch.setenv(credentials.FOLDER, value)
+        with pytest.raises(RequestError) as refused:
+            credentials.login("jane", URL)
+        assert refused.value.code == "credential-missing"
+
+
+@pytest.mark.parametrize(
+    "parameters", ["xrd.gsiusrpxy=/tmp/x509up_u0", "a=b&xrd.ztn=/x", "XRD.ztn=/x", "authz=Bearer%20x"]
+)
+def test_an_address_does_not_choose_a_credential(parameters: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        open_source(f"{URL}?{parameters}")
+    assert refused.value.code == "bad-address"
+    assert "x509up" not in str(refused.value)
 
 
 def test_an_owner_reads_what_he_may_and_no_other_by_the_way(guarded: Guarded) -> None:
