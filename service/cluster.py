@@ -230,18 +230,26 @@ class Cluster:
                 ) as client:
                     await self._watch(client)
             except (OSError, TimeoutError) as error:
-                log.info("no scheduler at %s: %s", self.address, error)
+                log.info("no scheduler at %s: %s", self.address, str(error) or type(error).__name__)
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     def _security(self) -> Security | None:
         if self.certificates is None:
             return None
+        found = self.certificates
+        files = [
+            path.resolve(strict=True)
+            for path in (found.ca("client"), found.cert("client"), found.key("client"))
+        ]
+        authority, certificate, key = map(
+            str, files
+        )  # Python's own error would not name the one that is missing
         return Security(
             require_encryption=True,
             tls_min_version=ssl.TLSVersion.TLSv1_3,
-            tls_ca_file=str(self.certificates.ca("client")),
-            tls_client_cert=str(self.certificates.cert("client")),
-            tls_client_key=str(self.certificates.key("client")),
+            tls_ca_file=authority,
+            tls_client_cert=certificate,
+            tls_client_key=key,
         )
 
     async def _watch(self, client: Client) -> None:

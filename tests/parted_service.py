@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 import time
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import psutil
 from distributed import Client, Security
 from service_toys import Running, registered, serial, write_all
 
@@ -226,21 +224,3 @@ def apart(folder: Path, *, host: str, port: int, dashboard_port: int, api_port: 
             yield Apart(made, Running(cast("Any", made), settings, Jobs(database)), files)
         finally:
             database.close()
-
-
-def surroundings() -> dict[str, Any]:
-    """Return what somebody's processor finds, run on a worker."""
-    line = [psutil.Process(), *psutil.Process().parents()]
-    host = next(
-        number for number, process in enumerate(line) if "binworks.deploy.worker" in process.cmdline()
-    )
-    inherited = [
-        word for process in line[:host] for word in (*process.environ().values(), *process.cmdline())
-    ]
-    return {
-        "environment": dict(os.environ),
-        "inherited": inherited,
-        "corrections": importlib.util.find_spec("corrections") is not None,
-        "here": str(Path.cwd()),
-        "safe": sys.flags.safe_path,
-    }

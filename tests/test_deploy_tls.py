@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import shutil
 import socket
 import ssl
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,14 +21,17 @@ from typing import Any
 
 import psutil
 import pytest
+from backend_contract import reach
 from distributed import Client, Security
-from parted_service import Parts, parts, rightful, security, surroundings
+from parted_service import Parts, parts, rightful, security
 from typer.testing import CliRunner
+from worker_surroundings import surroundings
 
 from binworks.api.checks import Checks
 from binworks.client import cli
 from binworks.deploy import authority
 from binworks.deploy.tls import ROLES, Certificates, Role
+from binworks.service.cluster import Cluster
 from binworks.service.database import Database
 from binworks.service.settings import Settings
 from binworks.service.store import Store
@@ -428,12 +433,60 @@ def test_a_strange_worker_cannot_join(cluster: Parts, issued: Issued, client: Cl
     assert cluster.log("scheduler").count("TLS handshake failed") >= 2
 
 
+# what expires and is renewed
+
+
+def expired_copy(issued: Issued, folder: Path) -> Certificates:
+    shutil.copytree(issued.expired.folder, folder, symlinks=True)
+    return Certificates(folder)
+
+
+@pytest.mark.faults
+def test_a_driver_whose_certificate_has_expired_comes_in_once_it_is_renewed(
+    cluster: Parts, issued: Issued, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine = expired_copy(issued, tmp_path / "tls")
+
+    async def drive() -> None:
+        async with Cluster(cluster.address, mine.folder).connected() as connected:
+            await until(lambda: "expired" in caplog.text)
+            assert connected.threads == 0
+            (mine.folder / "client").rename(tmp_path / "away")
+            await until(lambda: f"{mine.folder}/client" in caplog.text)
+            mine.renew()
+            await until(lambda: connected.threads == 1)
+
+    async def until(reached: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not reached():
+                await asyncio.sleep(0.1)
+
+    with caplog.at_level(logging.INFO, "binworks.service.cluster"):
+        asyncio.run(drive())
+
+
+@pytest.mark.faults
+def test_a_worker_whose_certificate_has_expired_joins_once_it_is_renewed(
+    cluster: Parts, issued: Issued, client: Client, tmp_path: Path
+) -> None:
+    mine = expired_copy(issued, tmp_path / "tls")
+    late = cluster.worker("late", host=REACHED, certificates=mine)
+    try:
+        reach(lambda: "expired" in cluster.log("late") or late.restarts, 60)
+        mine.renew()
+        reach(lambda: len(client.scheduler_info()["workers"]) == 2, 60)
+    finally:
+        cluster.keepers.remove(late)
+        late.stop()
+    reach(lambda: len(client.scheduler_info()["workers"]) == 1, 60)
+
+
 # what a unit's code sees
 
 
 @pytest.mark.faults
 def test_secrets_of_whoever_starts_a_worker_do_not_reach_its_units(client: Client) -> None:
-    found = client.submit(surroundings).result(timeout=20)
+    found = client.submit(surroundings).result(timeout=60)
     seen = json.dumps(found)
     assert [name for name, value in SECRETS.items() if name in seen or value in seen] == []
     assert found["environment"]["BINWORKS_TEST_KEPT"] == "this"
@@ -442,7 +495,7 @@ def test_secrets_of_whoever_starts_a_worker_do_not_reach_its_units(client: Clien
 
 @pytest.mark.faults
 def test_a_module_in_the_folder_of_the_start_is_not_imported(client: Client) -> None:
-    found = client.submit(surroundings, pure=False).result(timeout=20)
+    found = client.submit(surroundings, pure=False).result(timeout=60)
     assert Path(found["here"], "corrections.py").exists()
     assert not found["corrections"]
     assert found["safe"]
