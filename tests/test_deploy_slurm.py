@@ -96,12 +96,15 @@ def test_the_reason_why_slurm_takes_no_job_is_shown(slurm: Slurm, tmp_path: Path
         backend.close()
 
 
-def test_the_reason_why_a_job_waits_is_shown(slurm: Slurm, tmp_path: Path) -> None:
+def test_hundreds_of_jobs_are_one_submission_and_the_reason_why_they_wait_is_shown(
+    slurm: Slurm, tmp_path: Path
+) -> None:
     backend = back_end(tmp_path, directives=["--begin=now+1hour"])
     backend.start()
     try:
-        backend.scale(3)
-        reach(lambda: backend.status().reason == "3 jobs wait in the queue (BeginTime)", 20)
+        backend.scale(300)
+        reach(lambda: backend.status().reason == "300 jobs wait in the queue (BeginTime)", 20)
+        assert len({job.split("_")[0] for job in slurm.jobs("PENDING")}) == 1
         backend.scale(1)
         reach(lambda: len(slurm.jobs("PENDING")) == 1, 20)
     finally:
