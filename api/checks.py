@@ -21,7 +21,6 @@ from urllib.parse import SplitResult, urlsplit
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from binworks.deploy.base import ClusterStatus
 from binworks.service import certificates, lease, workforce
 from binworks.service.database import Database
 from binworks.service.database import lease as leases
@@ -109,10 +108,9 @@ class Checks:
             places["store"] = self._store.objects.root
         return {name: _space(path) for name, path in places.items()}
 
-    def workers(self) -> ClusterStatus | None:
+    def workers(self) -> workforce.Status | None:
         """Return how the workers are, if `binworks up` keeps them."""
-        status = workforce.read(self._settings.home)
-        return None if status is None else status.cluster
+        return workforce.read(self._settings.home)
 
     def certificates(self) -> dict[str, float]:
         """Return for how many seconds each certificate of the Dask parts holds."""

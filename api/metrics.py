@@ -205,8 +205,9 @@ def _of(facts: Facts) -> Iterator[Metric]:
 
 def _of_the_cluster(checks: Checks) -> Iterator[Metric]:
     """Give what is known where `binworks up` runs and where connections are TLS."""
-    if (cluster := checks.workers()) is not None:
-        counts = {"wanted": float(cluster.wanted), "alive": float(cluster.alive)}
+    if (status := checks.workers()) is not None:
+        counts = {"wanted": float(status.cluster.wanted), "alive": float(status.cluster.alive)}
+        counts |= {"connected": float(status.connected or 0)}
         yield _labelled("workers", "Workers of one thread that `binworks up` keeps.", "state", counts)
     if left := checks.certificates():
         about = "Until a certificate of the Dask parts expires."

@@ -87,7 +87,7 @@ def backend_of(settings: Settings, site: Site, memory: str) -> Backend:
         "port": port,
         "dashboard_port": dashboard,
         "preload": PRELOAD,
-        "environment": WORKER,
+        "environment": environment,
     }
     return _batch(site)(settings.home, site, tls=settings.tls, **common)
 
@@ -152,9 +152,7 @@ class Service:
         bounds, settings = bounds_of(site), secured(settings, site)
         self.backend = backend_of(settings, site, memory)
         self.settings = settings.model_copy(update={"scheduler": self.backend.address()})
-        self.workforce = Workforce(
-            settings.home, self.backend, settings.database_url, bounds, site.workers.idle
-        )
+        self.workforce = Workforce(self.settings, self.backend, bounds, site.workers.idle)
         self.token_is_new = False
         self.driver = self._keeper("driver", "binworks.service.driver")
         self.api = self._keeper("api", "binworks.api")
@@ -171,7 +169,6 @@ class Service:
         self.token_is_new = ensure_token(self.settings)
         try:
             self.backend.start()
-            self.workforce.step(time.monotonic())
             self.workforce.start()
             self.driver.start()
             self.api.start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +43,7 @@ def command(
     if count is not None:
         bounds = parse(count)
         workforce.ask(home, bounds)
-        status = Status(bounds, status.backlog, status.cluster)
+        status = replace(status, bounds=bounds)
     typer.echo(json.dumps(asdict(status)) if as_json else describe(status))
 
 
@@ -73,8 +73,10 @@ def describe(status: Status) -> str:
     asked = str(bounds.minimum)
     if bounds.minimum != bounds.maximum:
         asked = f"{bounds.minimum} to {bounds.maximum}, the backlog asks for {status.backlog or 0}"
+    known = "the scheduler does not say how many are" if status.connected is None else str(status.connected)
+    workers = f"{cluster.alive} of {cluster.wanted} alive, {known} connected (asked for: {asked})"
     lines = [
         f"scheduler  {'alive' if cluster.scheduler else 'not alive'}",
-        f"workers    {cluster.alive} of {cluster.wanted} alive (asked for: {asked}); {cluster.restarts} restarts",
+        f"workers    {workers}; {cluster.restarts} restarts",
     ]
     return "\n".join([*lines, *([f"reason     {cluster.reason}"] if cluster.reason else [])])

@@ -10,18 +10,25 @@ import logging
 import os
 import threading
 import time
+import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from binworks.deploy.base import Backend, ClusterStatus
+from binworks.deploy.scheduler import DASHBOARD_PREFIX
 from binworks.service import scaling
 from binworks.service.database import Database
 from binworks.service.scaling import Scaler
+from binworks.service.settings import Settings
 
 TICK_SECONDS = 1.0
 LOOK_SECONDS = 2.0
 ASKED_FILE = "workers-asked.json"
 STATUS_FILE = "workers.json"
+COUNTS = f"{DASHBOARD_PREFIX}/json/counts.json"
+ANSWER_SECONDS = 5.0
+STALE_SECONDS = 30.0
+"""Who looks after the workers says once a second that he does."""
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +52,14 @@ class Status:
         Workers that the backlog asked for; None: nobody asked it.
     cluster : ClusterStatus
         What the back end says.
+    connected : int or None
+        Threads of workers that the scheduler knows; None: it does not answer.
     """
 
     bounds: Bounds
     backlog: int | None
     cluster: ClusterStatus
+    connected: int | None
 
 
 def ask(home: Path, bounds: Bounds) -> None:
@@ -58,10 +68,14 @@ def ask(home: Path, bounds: Bounds) -> None:
 
 
 def read(home: Path) -> Status | None:
-    """Return how the workers of a home are; None if nobody has said so yet."""
+    """Return how the workers of a home are; None if nobody has said so lately."""
     try:
-        found = json.loads((home / STATUS_FILE).read_bytes())
-        return Status(Bounds(**found["bounds"]), found["backlog"], ClusterStatus(**found["cluster"]))
+        path = home / STATUS_FILE
+        if time.time() - path.stat().st_mtime > STALE_SECONDS:
+            return None
+        found = json.loads(path.read_bytes())
+        bounds, cluster = Bounds(**found["bounds"]), ClusterStatus(**found["cluster"])
+        return Status(bounds, found["backlog"], cluster, found["connected"])
     except (OSError, ValueError, KeyError, TypeError):  # not there, or of another version
         return None
 
@@ -71,29 +85,34 @@ class Workforce(threading.Thread):
 
     Parameters
     ----------
-    home : Path
-        Of the service.
+    settings : Settings
+        The backlog of its job database is asked where the bounds leave a choice.
     backend : Backend
         Started.
-    database : str
-        Address of the job database: its backlog is asked where the bounds leave a choice.
     bounds : Bounds
         Until an admin asks for others.
     idle : float
         Seconds for which workers that are not wanted any more are kept.
     """
 
-    def __init__(self, home: Path, backend: Backend, database: str, bounds: Bounds, idle: float) -> None:
+    def __init__(self, settings: Settings, backend: Backend, bounds: Bounds, idle: float) -> None:
         super().__init__(name="workforce", daemon=True)
-        self._home = home
+        self._home = settings.home
+        self._dashboard = settings.dashboard
         self._backend = backend
-        self._database = Database(database)
+        self._database = Database(settings.database_url)
         self._idle = idle
         self._stopping = threading.Event()
         self._scaler = Scaler(bounds.minimum, bounds.maximum, idle)
         self._backlog: int | None = None
         self._looked = -LOOK_SECONDS
         self._told: Status | None = None
+
+    def start(self) -> None:
+        """Scale for the first time, then go on by itself."""
+        (self._home / ASKED_FILE).unlink(missing_ok=True)  # it was asked of an earlier service
+        self.step(time.monotonic())
+        super().start()
 
     @property
     def bounds(self) -> Bounds:
@@ -106,7 +125,6 @@ class Workforce(threading.Thread):
 
     def run(self) -> None:
         """Look, scale and tell, again and again."""
-        (self._home / ASKED_FILE).unlink(missing_ok=True)  # it was asked of an earlier service
         while not self._stopping.is_set():
             try:
                 self.step(time.monotonic())
@@ -133,10 +151,12 @@ class Workforce(threading.Thread):
                 self._backlog = scaling.wanted(scaling.backlog(connection))
             self._looked = now
         self._backend.scale(self._scaler.decide(self._backlog or 0, now))
-        status = Status(bounds, self._backlog, self._backend.status())
+        status = Status(bounds, self._backlog, self._backend.status(), connected(self._dashboard))
         if status != self._told:
             _write(self._home / STATUS_FILE, asdict(status))
             self._told = status
+        else:
+            os.utime(self._home / STATUS_FILE)
 
     def _take_what_is_asked(self) -> None:
         path = self._home / ASKED_FILE
@@ -147,6 +167,15 @@ class Workforce(threading.Thread):
         path.unlink()
         log.info("asked for %d to %d workers", asked.minimum, asked.maximum)
         self.ask(asked)
+
+
+def connected(dashboard: str | None) -> int | None:
+    """Return how many threads of workers a scheduler knows; None if its dashboard does not say."""
+    try:
+        with urllib.request.urlopen(f"{dashboard}{COUNTS}", timeout=ANSWER_SECONDS) as answer:  # noqa: S310  our own
+            return int(json.load(answer)["cores"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _write(path: Path, content: object) -> None:

@@ -89,7 +89,7 @@ def clustered(made: HandMade) -> HandMade:
     folder = made.settings.home / "tls"
     Certificates.make(folder, days=10)
     made.settings = made.settings.model_copy(update={"tls": folder})
-    status = Status(Bounds(0, 9), 3, ClusterStatus(scheduler=True, wanted=3, alive=2))
+    status = Status(Bounds(0, 9), 3, ClusterStatus(scheduler=True, wanted=3, alive=2), connected=1)
     (made.settings.home / workforce.STATUS_FILE).write_text(json.dumps(asdict(status)))
     return made
 
@@ -173,6 +173,7 @@ def test_workers_and_certificates_are_told_where_there_are_some(clustered: HandM
     found = scrape(http)
     assert value(found, "workers_wanted") == 1
     assert (value(found, "workers", state="wanted"), value(found, "workers", state="alive")) == (3, 2)
+    assert value(found, "workers", state="connected") == 1
     assert 9 < value(found, "certificate_seconds", role="worker") / 86400 < 10
     (clustered.settings.home / workforce.STATUS_FILE).unlink()
     assert ("binworks_workers", frozenset({("state", "alive")})) not in scrape(http)

@@ -62,8 +62,8 @@ def test_workers_come_with_the_backlog_and_go_after_it(running: Running) -> None
 def test_an_admin_scales_a_service_that_runs(running: Running) -> None:
     asked = workers(running, "1", "--json")
     assert json.loads(asked.stdout)["bounds"] == {"minimum": 1, "maximum": 1}
-    reach(lambda: workforce.read(running.settings.home).cluster.alive == 1, 20)  # type: ignore[union-attr]
-    assert "1 of 1 alive (asked for: 1)" in workers(running).stdout
+    reach(lambda: workforce.read(running.settings.home).connected == 1, 40)  # type: ignore[union-attr]
+    assert "1 of 1 alive, 1 connected (asked for: 1)" in workers(running).stdout
     assert workers(running, "many").returncode == 2
     workers(running, "0:2")
 
@@ -88,9 +88,10 @@ def test_what_is_no_number_of_workers_is_refused(text: str) -> None:
 
 def test_the_reason_for_missing_workers_is_told() -> None:
     cluster = ClusterStatus(scheduler=True, wanted=8, alive=4, restarts=2, reason="sbatch: invalid account")
-    words = describe(Status(Bounds(0, 20), 8, cluster))
-    assert "4 of 8 alive (asked for: 0 to 20, the backlog asks for 8); 2 restarts" in words
+    words = describe(Status(Bounds(0, 20), 8, cluster, connected=3))
+    assert "4 of 8 alive, 3 connected (asked for: 0 to 20, the backlog asks for 8); 2 restarts" in words
     assert "sbatch: invalid account" in words
+    assert "does not say" in describe(Status(Bounds(1, 1), None, cluster, connected=None))
 
 
 def test_the_command_line_wins_over_the_site_file_and_a_cluster_must_say_how_many(tmp_path: Path) -> None:
