@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-DRAIN = "BINWORKS_DRAIN"
-STARTING, JOINED = "starting", "joined"
+from binworks.deploy.worker import DRAIN, JOINED, STARTING
+
 LOOK_SECONDS = 0.5
 JOIN_LOOK_SECONDS = 0.1
 DELIVERY_SECONDS = 60.0

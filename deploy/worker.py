@@ -21,9 +21,6 @@ from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from pydantic import ByteSize, TypeAdapter, ValidationError
-
-from binworks.deploy.drain import DRAIN, JOINED
 from binworks.deploy.keeper import Supervisor
 from binworks.deploy.tls import ENVIRONMENT as ENCRYPTED
 from binworks.tensors.errors import TransientError
@@ -38,6 +35,10 @@ ALLOWED = (
 """What workers find of this process's environment: no secret, and nothing that leads to other code."""
 
 FIXED = {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+
+DRAIN = "BINWORKS_DRAIN"
+"""Variable that names the file for which workers look; what they are at they write into files beside it."""
+STARTING, JOINED = "starting", "joined"
 
 LOOK_SECONDS = 0.2
 SETTLE_SECONDS = 1.0
@@ -122,6 +123,8 @@ def _add_worker_options(made: argparse.ArgumentParser) -> None:
 
 
 def _bytes(text: str) -> int:
+    from pydantic import ByteSize, TypeAdapter, ValidationError  # most hosts start without
+
     try:
         return int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError:
