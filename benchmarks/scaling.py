@@ -119,18 +119,20 @@ def scaling(bench: Bench, jobs: int, order: Sequence[int] = ORDER) -> list[Figur
 
 def starts(bench: Bench, empty: Path, unit_events: int, rounds: int = STARTS) -> list[Figure]:
     """Start and drain workers while a job of small units waits for them; at last one whose kernel cache is empty."""
-    job = bench.submit(unit_events)
-    bench.workers(1)
-    bench.running.until(job, lambda view: view.counts.units.done >= 1, PATIENCE)
-    drains, warm = [], []
-    for _ in range(rounds):
+    drains, warm, jobs = [], [], []
+    for _ in range(rounds + 1):
+        job = bench.submit(unit_events)
+        jobs.append(job)
+        bench.workers(1)
+        bench.running.until(job, lambda view: view.counts.units.done >= 1, PATIENCE)
         drains.append(bench.workers(0))
-        warm.append(bench.start(job))
-    bench.workers(0)
-    with kernels_in(empty):
-        cold = bench.start(job)
-    attempts = [unit.attempts for unit in bench.running.units(job)]
-    bench.running.jobs.cancel(job)
+        if len(warm) < rounds:
+            warm.append(bench.start(job))
+        else:
+            with kernels_in(empty):
+                cold = bench.start(job)
+        bench.running.jobs.cancel(job)
+    attempts = [unit.attempts for job in jobs for unit in bench.running.units(job)]
     return [
         Figure("worker start to first unit, kernels on disk", min(warm), "s", 10, at_most=True),
         Figure("  the slowest", max(warm), "s"),
