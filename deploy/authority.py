@@ -80,7 +80,7 @@ def make_role(authority: Pair, role: str, now: datetime, days: int) -> Pair:
     Raises
     ------
     ValueError
-        If the authority is not PEM, or its key is not that of its certificate.
+        If the authority is not PEM, its key is not that of its certificate, or it has expired.
     """
     ca = x509.load_pem_x509_certificate(authority.certificate)
     signer = serialization.load_pem_private_key(authority.key, password=None)
@@ -88,6 +88,8 @@ def make_role(authority: Pair, role: str, now: datetime, days: int) -> Pair:
         raise ValueError("the key is not that of the certificate")
     key = ec.generate_private_key(ec.SECP256R1())
     end = min(now + timedelta(days=days), ca.not_valid_after_utc)
+    if end <= now:
+        raise ValueError("the authority has expired; `binworks tls init --replace` makes a new one")
     builder = (
         _builder(_name(f"binworks {role}"), ca.subject, key.public_key(), now, end)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from binworks.tensors.errors import RequestError
 
 if TYPE_CHECKING:
-    from binworks.deploy.authority import Pair
+    from binworks.deploy.authority import Facts, Pair
 
 Role = Literal["scheduler", "worker", "client"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -97,14 +97,15 @@ class Certificates:
         return tuple(role for role in ROLES if self.cert(role).exists())
 
     def expires(self) -> dict[str, datetime]:
-        """Return when each certificate here expires, in UTC; by role, and ``ca``.
+        """Return when each certificate here expires, in UTC; by role, and ``ca``. No private key is read.
 
         Raises
         ------
         RequestError
-            Code ``no-certificates`` or ``bad-certificate``.
+            Code ``no-certificates`` if there is none, ``bad-certificate`` if one cannot be read.
         """
-        return {shown.name: shown.expires for shown in self.shown()}
+        files = self._files()
+        return {name: _facts(path).expires for name, path in files.items()}
 
     def shown(self) -> list[Shown]:
         """Return how each certificate here is, the authority's first.
@@ -112,10 +113,15 @@ class Certificates:
         Raises
         ------
         RequestError
-            Code ``no-certificates`` if there is none, ``bad-certificate`` if one cannot be read.
+            As `expires`; also for a private key that cannot be read.
         """
-        from binworks.deploy.authority import facts
+        found = {name: _facts(path) for name, path in self._files().items()}
+        faults: dict[str, str | None] = {role: self._fault(role) for role in self.roles()}
+        return [
+            Shown(name, facts.expires, facts.fingerprint, faults.get(name)) for name, facts in found.items()
+        ]
 
+    def _files(self) -> dict[str, Path]:
         roles = self.roles()
         if not roles:
             raise RequestError(
@@ -124,18 +130,15 @@ class Certificates:
                 where=str(self.folder),
                 hint="Make them with `binworks tls init`.",
             )
-        # a role's copy will do: the authority itself may be kept elsewhere
-        with _readable(self.ca(roles[0])) as path:
-            ca = facts(path.read_bytes())
-        return [Shown(AUTHORITY, ca.expires, ca.fingerprint), *map(self._shown, roles)]
+        # a role's copy of the authority's will do: the authority itself may be kept elsewhere
+        return {AUTHORITY: self.ca(roles[0]), **{role: self.cert(role) for role in roles}}
 
-    def _shown(self, role: Role) -> Shown:
-        from binworks.deploy.authority import Pair, facts, fault
+    def _fault(self, role: Role) -> str | None:
+        from binworks.deploy.authority import Pair, fault
 
-        with _readable(self.cert(role)):
+        with _readable(self.folder / role):
             pair = Pair(self.cert(role).read_bytes(), self.key(role).read_bytes())
-            found = facts(pair.certificate)
-            return Shown(role, found.expires, found.fingerprint, fault(self.ca(role).read_bytes(), pair))
+            return fault(self.ca(role).read_bytes(), pair)
 
     @classmethod
     def make(
@@ -182,14 +185,14 @@ class Certificates:
 
     @classmethod
     def ensure(cls, folder: Path) -> Certificates:
-        """Return the certificates of a folder: made if there are none, renewed if they expire within 30 days.
+        """Return the certificates of all roles: made if there are none, renewed if they expire within 30 days.
 
         What has no key of its authority beside it is somebody else's to renew.
 
         Raises
         ------
         RequestError
-            As `make` and `renew`.
+            As `make` and `renew`; code ``bad-certificate`` if they are of no use and cannot be renewed.
         """
         found = cls(folder)
         try:
@@ -201,7 +204,36 @@ class Certificates:
         soon = datetime.now(UTC) + timedelta(days=RENEW_DAYS)
         if (folder / AUTHORITY / CA_KEY).exists() and min(found.expires().values()) < soon:
             found.renew()
+        found.check()
         return found
+
+    def check(self, now: datetime | None = None) -> None:
+        """Refuse what no part could use.
+
+        Parameters
+        ----------
+        now : datetime, optional
+            With a time zone; default: the clock's.
+
+        Raises
+        ------
+        RequestError
+            Code ``bad-certificate``: a role is missing, one has expired, or something does not fit together.
+        """
+        moment = now or datetime.now(UTC)
+        missing = sorted(set(ROLES) - set(self.roles()))
+        faults = [f"there is none of the {role}" for role in missing]
+        for shown in self.shown():
+            late = "it has expired" if shown.expires < moment else None
+            if fault := shown.fault or late:
+                faults.append(f"{shown.name}: {fault}")
+        if faults:
+            raise RequestError(
+                f"The certificates cannot be used: {'; '.join(faults)}.",
+                code="bad-certificate",
+                where=str(self.folder),
+                hint="Renew them where the authority is, or make new ones with `binworks tls init --replace`.",
+            )
 
     def renew(self, days: int = DAYS, *, now: datetime | None = None) -> None:
         """Make new keys and certificates of all roles, with the same authority.
@@ -277,6 +309,13 @@ def _move_away(folder: Path) -> None:
     away = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}.old")
     folder.rename(away)
     shutil.rmtree(away)
+
+
+def _facts(certificate: Path) -> Facts:
+    from binworks.deploy.authority import facts
+
+    with _readable(certificate):
+        return facts(certificate.read_bytes())
 
 
 @contextmanager

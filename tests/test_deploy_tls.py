@@ -179,6 +179,33 @@ def test_a_part_needs_its_own_folder_only(tmp_path: Path) -> None:
     assert mounted.flags("worker")[1::2] == [str(path) for path in files]
 
 
+def test_the_dates_can_be_read_without_a_key(tmp_path: Path) -> None:
+    made = Certificates.make(tmp_path / "tls")
+    before = made.expires()
+    for role in ROLES:
+        made.key(role).unlink()
+    shutil.rmtree(made.folder / "ca")
+    assert made.expires() == before
+    assert set(before) == {"ca", *ROLES}
+
+
+def test_a_service_does_not_start_with_what_nobody_could_use(tmp_path: Path) -> None:
+    made = Certificates.make(tmp_path / "tls")
+    made.renew(days=10, now=datetime.now(UTC) - 20 * DAY)
+    shutil.move(made.folder / "ca", tmp_path / "safe")
+    with pytest.raises(RequestError, match="worker: it has expired") as caught:
+        Certificates.ensure(made.folder)
+    assert caught.value.code == "bad-certificate"
+    shutil.move(tmp_path / "safe", made.folder / "ca")
+    Certificates.ensure(made.folder)
+    (made.folder / "scheduler").unlink()
+    with pytest.raises(RequestError, match="none of the scheduler"):
+        Certificates.ensure(made.folder)
+    old = Certificates.make(tmp_path / "old", now=datetime.now(UTC) - 4000 * DAY)
+    with pytest.raises(RequestError, match=r"the authority has expired.*init --replace"):
+        Certificates.ensure(old.folder)
+
+
 def test_what_does_not_fit_together_is_said(tmp_path: Path) -> None:
     made, other = Certificates.make(tmp_path / "tls"), Certificates.make(tmp_path / "other")
     shutil.copy(other.key("worker"), made.key("worker"))
