@@ -6,7 +6,7 @@ EXTRAS := batch,dev,notebook,postgres,rabbit,s3,samples,xrootd
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test check bench api-bench scaling-bench chaos rabbit-proof image-proof kubernetes-proof slurm-proof clean
+.PHONY: help demo test check bench api-bench scaling-bench chaos rabbit-proof image-proof kubernetes-proof slurm-proof hosts-proof clean
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make image-proof  build the image with podman and run it locked in, some 10 minutes; root"
 	@echo "make kubernetes-proof PROGRAMS=folder  the chart on a real Kubernetes: kubernetes-proof/*/proof.json, some half hour; root"
 	@echo "make slurm-proof  the W job through a real Slurm, whose jobs are cancelled, scaled and taken over; root, two minutes"
+	@echo "make hosts-proof  links between hosts (network namespaces) are cut in mid job: some minutes; root"
 	@echo "make clean   remove all that these made, .venv and demo/ included"
 
 demo: $(STAMP)
@@ -56,6 +57,9 @@ image-proof: $(STAMP)
 
 kubernetes-proof: $(STAMP)
 	$(BIN)/python tests/kubernetes/prove.py --out kubernetes-proof $(if $(PROGRAMS),--programs $(PROGRAMS))
+
+hosts-proof: $(STAMP)
+	$(BIN)/python -m pytest -s tests/hosts/cuts.py
 
 slurm-proof: $(STAMP)
 	BINWORKS_SLURM_PROOF=1 $(BIN)/python -m pytest -rs tests/test_service_slurm.py

@@ -25,6 +25,7 @@ from distributed import Client, Future, Security, fire_and_forget, get_worker
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
+from binworks.deploy import dask  # noqa: F401  one TLS connection that ends must not end others
 from binworks.deploy.tls import Certificates
 from binworks.service import logs
 from binworks.service.retry import Kind
