@@ -133,14 +133,9 @@ def _bytes(text: str) -> int:
 
 def command(options: argparse.Namespace) -> list[str]:
     """Return the command that runs Dask's workers."""
-    said = [
-        sys.executable,
-        "-m",
-        "distributed.cli.dask_worker",
-        options.scheduler,
-        "--nanny",
-        "--no-dashboard",
-    ]
+    said = [sys.executable, "-m", "binworks.deploy.dask", "worker", options.scheduler, "--nanny"]
+    # a worker serves its figures even without a dashboard, and to everybody unless it is told not to
+    said += ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
     said += ["--nworkers", str(options.nworkers), "--nthreads", str(options.nthreads)]
     limit = options.memory_limit
     if options.memory:

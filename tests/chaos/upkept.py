@@ -26,8 +26,8 @@ from binworks.service.up import choose_port
 ROLES = {
     "driver": "binworks.service.driver",
     "api": "binworks.api",
-    "scheduler": "distributed.cli.dask_scheduler",
-    "nanny": "distributed.cli.dask_worker",
+    "scheduler": "binworks.deploy.dask scheduler",
+    "nanny": "binworks.deploy.dask worker",
 }
 PATIENCE = 120.0
 """Seconds: a machine may be busy with other things."""
