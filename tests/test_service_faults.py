@@ -78,8 +78,8 @@ def kill_worker(running: Running) -> None:
 
 def kill_nanny(running: Running) -> None:
     """Kill the process that looks after a worker; the host stays."""
-    (nanny,) = psutil.Process(running.service.backend.workers[1].pid).children()
-    nanny.kill()
+    keeper = running.service.backend.workers[1]
+    reach(lambda: keeper.pid and psutil.Process(keeper.pid).children(), "a nanny")[0].kill()
 
 
 KILLS: dict[str, Callable[[Running], None]] = {
