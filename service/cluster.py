@@ -30,6 +30,7 @@ from binworks.deploy.tls import Certificates
 from binworks.service import logs
 from binworks.service.retry import Kind
 from binworks.service.tasks import AbandonedError, Failure, FillUnit, Outcome, Task
+from binworks.tensors.errors import RequestError
 
 TOPIC = "binworks"
 CONNECT_SECONDS = 5.0
@@ -75,9 +76,21 @@ class Cluster:
     tls : Path, optional
         Folder of certificates; connections are then encrypted, and both ends show theirs. They are read anew for
         each connection.
+
+    Raises
+    ------
+    RequestError
+        Code ``tls-differs`` if the address says otherwise.
     """
 
     def __init__(self, address: str, tls: Path | None = None) -> None:
+        if address.startswith("tls://") != (tls is not None):
+            raise RequestError(
+                "The scheduler's address and the setting `tls` do not agree.",
+                code="tls-differs",
+                where=address,
+                hint="It begins with tls:// if a folder of certificates is set, and with tcp:// if none is.",
+            )
         self.address = address
         self.certificates = None if tls is None else Certificates(tls)
         self.threads = 0

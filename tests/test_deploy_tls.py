@@ -460,6 +460,13 @@ def test_a_strange_worker_cannot_join(cluster: Parts, issued: Issued, client: Cl
     assert cluster.log("scheduler").count("TLS handshake failed") >= 2
 
 
+def test_a_driver_that_would_never_connect_says_so(tmp_path: Path) -> None:
+    for address, tls in (("tcp://10.0.0.1:8786", tmp_path), ("tls://10.0.0.1:8786", None)):
+        with pytest.raises(RequestError) as caught:
+            Cluster(address, tls)
+        assert caught.value.code == "tls-differs"
+
+
 # what expires and is renewed
 
 
