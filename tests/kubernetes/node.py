@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from binworks.tensors.errors import BinworksError
+
 PROGRAMS = (
     *("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"),
     *("containerd", "ctr", "runc", "dnsmasq", "iptables", "conntrack", "kubectl", "helm"),
@@ -119,7 +121,7 @@ def wait(what: str, condition: Callable[[], object], seconds: float = START_SECO
             if condition():
                 return time.monotonic() - began
             last = ""
-        except (RuntimeError, OSError, ValueError) as error:
+        except (RuntimeError, OSError, ValueError, BinworksError) as error:  # not there yet
             last = f": {error}"
         if time.monotonic() - began > seconds:
             message = f"{what} not within {seconds:.0f} s{last}"
@@ -265,6 +267,7 @@ class Node:
             f"--cert-dir={certificates}",
             f"--token-auth-file={self.folder / 'tokens.csv'}",
             "--authorization-mode=RBAC",
+            "--kubelet-preferred-address-types=InternalIP",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={key}",
             f"--service-account-signing-key-file={key}",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -30,14 +31,16 @@ from binworks.client.children import running_service, sample
 from binworks.client.client import Client
 from binworks.client.demo import fingerprint
 from binworks.client.job import Job
+from binworks.client.status import FINISHED, Status
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm/binworks"
 NAMESPACE, RELEASE = "physics", "wmass"
 FULLNAME = f"{RELEASE}-binworks"
-EVENTS, SEED, UNIT_EVENTS = 100_000, 1, 2500
-"""W -> mu nu in the data; small units, so that the job lasts and all that is done to it happens in its midst."""
-READY_SECONDS, JOB_SECONDS = 300.0, 1800.0
+EVENTS, SEED, UNIT_EVENTS = 600_000, 1, 2500
+"""W -> mu nu in the data, as in the demo; small units, so that much of what is done comes in the midst of some."""
+GC_SECONDS = 5.0
+READY_SECONDS, JOB_SECONDS = 600.0, 3600.0
 
 
 def values(data: Path, folder: Path) -> dict[str, Any]:
@@ -52,6 +55,9 @@ def values(data: Path, folder: Path) -> dict[str, Any]:
             "catalogues": ["/data/catalogue.json"],
             "unit_events": UNIT_EVENTS,
             "snapshot_seconds": 5.0,
+            # the next job must do all again
+            "gc_seconds": GC_SECONDS,
+            "keep_partials_days": 0.0,
         },
         "api": {"resources": {**small, "limits": {"memory": "6Gi"}}},
         "driver": {"resources": {**small, "limits": {"memory": "3Gi"}}},
@@ -174,31 +180,90 @@ def ready(pod: dict[str, Any]) -> bool:
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
-@dataclass
-class Disturbances:
-    """What is done to a running job."""
+class JobLostError(Exception):
+    """The job failed, which nothing that is done here may cause."""
 
-    release: Release
-    job: Job
+
+@dataclass
+class Work:
+    """A job that runs, and after its end the same anew; each must come to the tensor of this machine."""
+
+    client: Client
+    reference: str
     proof: Proof
+    job: Job = field(init=False)
+    jobs: int = 0
+
+    def begin(self) -> float:
+        """Submit the demo's job, and return the seconds to its first unit."""
+        names = [entry["name"] for entry in self.client.datasets()]
+        self.job = self.client.submit("w_mass", names, corrections="demo", label="kubernetes")
+        self.jobs += 1
+        return wait("the first unit", lambda: self.status().units_done, READY_SECONDS)
+
+    def busy(self, what: str) -> None:
+        """See that a job is running: this one, or the next."""
+        if self.status().state in FINISHED:
+            self.settle()
+            time.sleep(2 * GC_SECONDS)
+            self.begin()
+        self.proof.note(f"{what}: begins in job {self.jobs} at", self.share())
+
+    def share(self) -> str:
+        """Return how far the job is, in words."""
+        status = self.status()
+        return f"{status.units_done} of {status.units_total} units"
+
+    def settle(self) -> None:
+        """Wait until the job has ended, and compare its tensor."""
+        which = f"job {self.jobs}"
+        wait(f"the end of {which}", lambda: self.status().state in FINISHED, JOB_SECONDS)
+        status = self.status()
+        self.proof.check(f"{which}: complete", status.complete and not status.missing_events, status)
+        self.proof.note(f"{which}: units", status.units_total)
+        self.proof.note(f"{which}: attempts that came to nothing", self.lost())
+        found = fingerprint(self.job.tensor())
+        self.proof.note(f"{which}: tensor", found)
+        same = found == self.reference
+        self.proof.check(f"{which}: tensor of this machine, bit by bit", same, self.reference)
 
     def progress(self, units: int, what: str) -> None:
-        """Wait until so many more units are done, and note after how many seconds."""
-        before = self.done()
-        took = wait(f"units after {what}", lambda: self.done() >= before + units, READY_SECONDS)
-        self.proof.note(f"{what}: seconds to {units} more units", took)
+        """Wait until so many more units are done, or all, and note after how many seconds."""
+        aim = self.status().units_done + units
 
-    def done(self) -> int:
-        """Return how many units are done; the job must be running."""
-        status = self.job.status().check()
-        return status.units_done
+        def reached() -> bool:
+            status = self.status()
+            return status.units_done >= min(aim, status.units_total)
 
-    def running(self, what: str) -> None:
-        """See that the job was still running."""
+        took = wait(f"units after {what}", reached, READY_SECONDS)
+        self.proof.note(f"{what}: seconds to {units} more units, or the end", took)
+
+    def status(self) -> Status:
+        """Return how the job is.
+
+        Raises
+        ------
+        JobLostError
+            It failed.
+        """
         status = self.job.status()
-        share = f"{status.units_done} of {status.units_total} units, {status.state}"
-        self.proof.check(f"{what}: the job is still running", status.state == "running", share)
-        self.proof.note(f"{what}: units done", share)
+        if status.error is not None:
+            raise JobLostError(str(status.error))
+        return status
+
+    def lost(self) -> int:
+        """Return how many attempts at units came to nothing so far."""
+        units = self.job.units(limit=100_000)
+        return sum(unit["attempts"] - 1 for unit in units if unit["attempts"])
+
+
+@dataclass
+class Disturbances:
+    """What is done while jobs run."""
+
+    release: Release
+    work: Work
+    proof: Proof
 
     def all(self) -> None:
         """Do everything, one after another."""
@@ -211,8 +276,9 @@ class Disturbances:
             ("upgrade", self.upgrade),
             ("scale down", self.scale_down),
         ):
+            self.work.busy(name)
             disturb()
-            self.running(name)
+            self.proof.note(f"{name}: ends at", self.work.share())
 
     def scale_up(self) -> None:
         """One worker to three."""
@@ -238,17 +304,12 @@ class Disturbances:
     def drain(self) -> None:
         """Stop a worker's pod as a node that is emptied does: it finishes its unit first."""
         victim = sorted(self.workers_at_work())[0]
-        lost = self.attempts()
+        lost = self.work.lost()
         began = time.monotonic()
         self.release.kubectl("delete", "pod", victim, "--wait=true", f"--timeout={READY_SECONDS:.0f}s")
         self.proof.note("drain: seconds until the pod was gone", time.monotonic() - began)
-        self.proof.check("drain: no unit was done again", self.attempts() == lost, self.attempts())
+        self.proof.check("drain: no unit was done again", self.work.lost() == lost, self.work.lost())
         wait("its successor", lambda: len(self.release.names("worker")) == 3, READY_SECONDS)
-
-    def attempts(self) -> int:
-        """Return how many attempts at units came to nothing so far."""
-        units = self.job.units(limit=100_000)
-        return sum(unit["attempts"] - 1 for unit in units if unit["attempts"])
 
     def kill(self, component: str) -> None:
         """End a pod by force, and see that another takes its place and the job goes on."""
@@ -262,8 +323,8 @@ class Disturbances:
             READY_SECONDS,
         )
         self.proof.note(f"kill {component}: seconds until another was ready", time.monotonic() - began)
-        wait("the API", lambda: self.job.status(), READY_SECONDS)
-        self.progress(3, f"kill {component}")
+        wait("the API", self.work.status, READY_SECONDS)
+        self.work.progress(2, f"kill {component}")
 
     def upgrade(self) -> None:
         """Replace every pod by one of another tag."""
@@ -277,7 +338,7 @@ class Disturbances:
 
         wait("all pods of the new version", replaced, 2 * READY_SECONDS)
         self.proof.note("upgrade: seconds until all pods were new", time.monotonic() - began)
-        self.progress(3, "upgrade")
+        self.work.progress(2, "upgrade")
 
     def scale_down(self) -> None:
         """Three workers to two."""
@@ -311,22 +372,11 @@ def _run_job(release: Release, data: Path, reference: str) -> None:
     proof.note("install: all pods ready, seconds", time.monotonic() - began)
     _permissions(release)
     with release.client() as client:
-        names = [entry["name"] for entry in client.datasets()]
-        submitted = time.monotonic()
-        job = client.submit("w_mass", names, corrections="demo", label="kubernetes")
-        wait("first unit", lambda: job.status().check().units_done, READY_SECONDS)
-        proof.note("first unit: seconds since the job was submitted", time.monotonic() - submitted)
+        work = Work(client, reference, proof)
+        proof.note("first unit: seconds since the job was submitted", work.begin())
         proof.note("first unit: seconds since helm install", time.monotonic() - began)
-        disturbances = Disturbances(release, job, proof)
-        disturbances.all()
-        status = job.wait(JOB_SECONDS)
-        proof.note("job: seconds", time.monotonic() - submitted)
-        proof.note("job: units", status.units_total)
-        proof.note("job: attempts that came to nothing", disturbances.attempts())
-        proof.check("job: complete", status.complete and not status.missing_events)
-        found = fingerprint(job.tensor())
-        proof.note("tensor", found)
-        proof.check("tensor: that of this machine, bit by bit", found == reference, reference)
+        Disturbances(release, work, proof).all()
+        work.settle()
 
 
 def _permissions(release: Release) -> None:
@@ -365,9 +415,9 @@ def _log_of(release: Release, component: str) -> Callable[[], str]:
     )
 
 
-def local_tensor(data: Path, home: Path, note: Path) -> str:
+def local_tensor(data: Path, home: Path, note: Path, events: int) -> str:
     """Return the fingerprint of the tensor that a service on this machine makes of the same events."""
-    wanted = {"events": EVENTS, "seed": SEED, "unit_events": UNIT_EVENTS, "code": image.revision()}
+    wanted = {"events": events, "seed": SEED, "unit_events": UNIT_EVENTS, "code": image.revision()}
     if note.exists() and (known := json.loads(note.read_bytes()))["of"] == wanted:
         return str(known["tensor"])
     options = ("--catalogue", data / "catalogue.json", "--unit-events", UNIT_EVENTS)
@@ -387,6 +437,9 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("kubernetes-proof"), help="folder for all that is made"
     )
     made.add_argument("--programs", type=Path, help="folder with Kubernetes' programs, kubectl and helm")
+    made.add_argument(
+        "--events", type=int, default=EVENTS, help="W -> mu nu in the data (default: %(default)s)"
+    )
     made.add_argument("--archive", type=Path, help="image that was built before, as `image.py` saves it")
     made.add_argument("--inside", help=argparse.SUPPRESS)
     return made
@@ -395,8 +448,8 @@ def parser() -> argparse.ArgumentParser:
 def outside(given: argparse.Namespace, out: Path) -> int:
     """Prepare what needs this machine, then go on in namespaces of our own."""
     data = out / "data"
-    sample(data, events=EVENTS, seed=SEED, jobs=os.cpu_count() or 1)
-    reference = local_tensor(data, out / "home", out / "reference.json")
+    sample(data, events=given.events, seed=SEED, jobs=os.cpu_count() or 1)
+    reference = local_tensor(data, out / "home", out / "reference.json", given.events)
     archive = given.archive or image.build(out / "image").archive
     cgroup = f"binworks-proof-{os.getpid()}"
     enter = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -407,6 +460,8 @@ def outside(given: argparse.Namespace, out: Path) -> int:
     finally:
         if left := node.remove_cgroup(cgroup):
             print(f"left behind: {left}", file=sys.stderr)
+        for large in (*out.glob("*/node/containerd"), *out.glob("*/volumes")):
+            shutil.rmtree(large, ignore_errors=True)
 
 
 def inside(given: argparse.Namespace, out: Path) -> int:
