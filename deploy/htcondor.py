@@ -343,7 +343,8 @@ def _entry(ad: Mapping[str, Any]) -> Entry:
     if state == JobState.HELD:
         return Entry(state, short(ad.get("HoldReason")))
     if state == JobState.PENDING:
-        return Entry(state, "suspended" if ad["JobStatus"] == SUSPENDED else ad.get("LastRejMatchReason"))
+        waits = str(ad.get("LastRejMatchReason") or "").strip()
+        return Entry(state, "suspended" if ad["JobStatus"] == SUSPENDED else waits or None)
     return Entry(state)
 
 

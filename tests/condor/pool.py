@@ -27,6 +27,9 @@ USER, UID = "ana", "1000"
 VENV = "/opt/binworks"
 PYTHON = f"{VENV}/bin/python"
 SOURCE = "/opt/source"
+HOME = f"/home/{USER}"
+SCRATCH = f"{HOME}/tests"
+"""Not in /tmp: HTCondor gives each job one of its own."""
 READY = "opt/ready"
 MASTER = "condor_master"
 MAKE_SECONDS, START_SECONDS, STOP_SECONDS = 1800.0, 60.0, 30.0
@@ -124,7 +127,7 @@ class Pool:
         places = ["--net", "--mount", "--pid", "--uts", "--root"]
         person = ["setpriv", "--reuid", user, "--regid", user, "--init-groups"]
         variables = {
-            "HOME": "/root" if user == "root" else f"/home/{user}",
+            "HOME": "/root" if user == "root" else HOME,
             "PATH": f"{VENV}/bin:/usr/bin:/bin:/usr/sbin:/sbin",
             "USER": user,
             "LANG": "C.UTF-8",

@@ -62,9 +62,9 @@ def main(arguments: Sequence[str]) -> int:
                 f"{pool.SOURCE}/tests/condor",
                 *arguments,
             ]
-            environment = {"BINWORKS_CONDOR_MEASURED": f"/tmp/{OUT}", "PYTHONDONTWRITEBYTECODE": "1"}
+            environment = {"BINWORKS_CONDOR_MEASURED": f"{pool.HOME}/{OUT}", "PYTHONDONTWRITEBYTECODE": "1"}
             done = subprocess.run(running.command(*tests, environment=environment), check=False, cwd="/")
-            measured = running.path(f"/tmp/{OUT}")
+            measured = running.path(f"{pool.HOME}/{OUT}")
             if measured.exists():
                 Path(OUT).write_text(measured.read_text())
                 print(measured.read_text())
