@@ -51,7 +51,7 @@ def scheduler(
     options += ["--dashboard-address", f"{LOOPBACK}:{dashboard_port}", "--dashboard-prefix", DASHBOARD_PREFIX]
     if flags:
         options += ["--protocol", "tls", *flags]
-    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", *options]
+    command = [sys.executable, "-m", "binworks.deploy.dask", "scheduler", *options]
     keeper = Keeper("scheduler", command, folder / "logs", environment)
     keeper.start()
     return keeper
