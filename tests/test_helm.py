@@ -360,20 +360,21 @@ def test_the_settings_are_settings_of_the_service(rendered: Rendered) -> None:
 def test_commands_exist_and_take_their_options(rendered: Rendered) -> None:
     for _, container in rendered.containers():
         words = [*container["command"], *container.get("args", ())]
-        usage = _usage(words[2])
+        usage = _usage(words[2], *(word for word in words[3:4] if word.isidentifier()))
         options = {word for word in words if word.startswith("--")}
         assert options <= set(re.findall(r"--[\w-]+", usage)), container["name"]
 
 
-_usages: dict[str, str] = {}
+_usages: dict[tuple[str, ...], str] = {}
 
 
-def _usage(module: str) -> str:
+def _usage(module: str, *program: str) -> str:
     assert importlib.util.find_spec(module) is not None, module
-    if module not in _usages:
-        command = [sys.executable, "-m", module, "--help"]
-        _usages[module] = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return _usages[module]
+    if (module, *program) not in _usages:
+        command = [sys.executable, "-m", module, *program, "--help"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        _usages[module, *program] = done.stdout
+    return _usages[module, *program]
 
 
 def test_processes_get_the_environment_that_up_gives_them(rendered: Rendered) -> None:
