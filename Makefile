@@ -6,7 +6,7 @@ EXTRAS := batch,dev,notebook,postgres,rabbit,s3,samples,xrootd
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test check bench api-bench scaling-bench chaos rabbit-proof image-proof kubernetes-proof slurm-proof hosts-proof clean
+.PHONY: help demo test check bench api-bench scaling-bench chaos rabbit-proof image-proof kubernetes-proof slurm-proof condor-proof hosts-proof clean
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make image-proof  build the image with podman and run it locked in, some 10 minutes; root"
 	@echo "make kubernetes-proof PROGRAMS=folder  the chart on a real Kubernetes: kubernetes-proof/*/proof.json, some half hour; root"
 	@echo "make slurm-proof  the W job through a real Slurm, whose jobs are cancelled, scaled and taken over; root, two minutes"
+	@echo "make condor-proof  the W job through a real HTCondor pool in a Debian 13 of its own: condor-proof.json; root, some 20 minutes; BINWORKS_CONDOR_ROOT=folder keeps the Debian"
 	@echo "make hosts-proof  links between hosts (network namespaces) are cut in mid job: some minutes; root"
 	@echo "make clean   remove all that these made, .venv and demo/ included"
 
@@ -58,6 +59,9 @@ image-proof: $(STAMP)
 kubernetes-proof: $(STAMP)
 	$(BIN)/python tests/kubernetes/prove.py --out kubernetes-proof $(if $(PROGRAMS),--programs $(PROGRAMS))
 
+condor-proof: $(STAMP)
+	$(BIN)/python tests/condor/prove.py
+
 hosts-proof: $(STAMP)
 	$(BIN)/python -m pytest -s tests/hosts/cuts.py
 
@@ -71,5 +75,5 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo rabbit-proof image-proof kubernetes-proof benchmarks/api.json benchmarks/scaling.json benchmarks/latest.* chaos*.json chaos*.png build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis .import_linter_cache
+	rm -rf $(VENV) demo rabbit-proof image-proof kubernetes-proof benchmarks/api.json benchmarks/scaling.json benchmarks/latest.* chaos*.json chaos*.png condor-proof.json build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

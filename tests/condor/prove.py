@@ -59,7 +59,9 @@ def main(arguments: Sequence[str]) -> int:
                 "pytest",
                 "-p",
                 "no:cacheprovider",
+                f"--basetemp={pool.SCRATCH}",
                 f"{pool.SOURCE}/tests/condor",
+                f"{pool.SOURCE}/tests/test_deploy_htcondor.py",
                 *arguments,
             ]
             environment = {"BINWORKS_CONDOR_MEASURED": f"{pool.HOME}/{OUT}", "PYTHONDONTWRITEBYTECODE": "1"}
