@@ -81,7 +81,7 @@ checksum/database: {{ sha256sum . | trunc 8 }}
     httpGet: {path: /healthz, port: http}
     periodSeconds: 2
     timeoutSeconds: 5
-    failureThreshold: 60
+    failureThreshold: 150
   readinessProbe:
     # scheduler and driver come and go; what the API can tell without them, it tells
     httpGet: {path: "/readyz?only=database", port: http}
@@ -111,7 +111,7 @@ checksum/database: {{ sha256sum . | trunc 8 }}
   # It serves no port. A driver that works, or waits for the lease, touches this file every few seconds.
   startupProbe: {{- include "binworks.driverProbe" . | nindent 4 }}
     periodSeconds: 2
-    failureThreshold: 60
+    failureThreshold: 150
   livenessProbe: {{- include "binworks.driverProbe" . | nindent 4 }}
     periodSeconds: 30
     failureThreshold: 4
