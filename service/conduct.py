@@ -21,7 +21,7 @@ from binworks.service.ledger import Settled
 from binworks.service.model import JobState, ResolvedJob, Skip, UnitState
 from binworks.service.publishing import Publisher
 from binworks.service.quotas import Limits
-from binworks.service.retry import Kind, decide, lost_fraction
+from binworks.service.retry import WAITED_FOR, Kind, decide, lost_fraction
 from binworks.service.rim import (
     BYSTANDER_LIMIT,
     OUT_OF_STEP,
@@ -238,6 +238,7 @@ class Conduct:
         worker: str | None = None
         try:
             outcome, worker = await self._steps(work, token, -rank / 2.0**self.priority)
+            outcome = await self.rim.judged(outcome, self.recipe)
         except LostError as lost:
             work.bystander += lost.with_worker
             outcome = UNLUCKY if work.bystander >= BYSTANDER_LIMIT else None
@@ -303,7 +304,7 @@ class Conduct:
         else:
             self._failure = self._failure or OUT_OF_STEP
         if isinstance(settled.outcome, Failure):
-            self.trouble = settled.outcome.message if settled.outcome.kind == Kind.FULL else self.trouble
+            self.trouble = settled.outcome.message if settled.outcome.kind in WAITED_FOR else self.trouble
             if settled.after.state == UnitState.FAILED:
                 self._failure = self._failure or settled.outcome
         elif isinstance(settled.outcome, Receipt):

@@ -23,12 +23,13 @@ from binworks.service.database import Database
 from binworks.service.lease import LeaseLostError
 from binworks.service.ledger import Ledger, Settled
 from binworks.service.model import JobState
-from binworks.service.retry import Again, Kind, decide
+from binworks.service.retry import WAITED_FOR, Again, Kind, decide
 from binworks.service.rim import OUT_OF_STEP, CancelledByUserError, JobFailedError, Rim, leaf, within
 from binworks.service.settings import Settings
 from binworks.service.store import Store
 from binworks.service.tasks import Failure
 from binworks.service.work import Work
+from binworks.tensors.code import source_digest
 from binworks.tensors.errors import BinworksError
 
 POLL_SECONDS = 0.25
@@ -186,7 +187,7 @@ class Driver:
             if not ours or not isinstance(decision, Again):
                 await self._close(job, JobState.FAILED, failure.code, failure)
                 return
-            trouble = conduct.trouble = failure.message if failure.kind == Kind.FULL else None
+            trouble = conduct.trouble = failure.message if failure.kind in WAITED_FOR else None
             tries[failure.kind] += 1
             await asyncio.sleep(max(0.0, decision.at - self.rim.clock()))
 
@@ -296,6 +297,7 @@ async def run(settings: Settings) -> None:
     store = Store.open(settings.store_url)
     store.remove_stale_drafts()
     ledger = Ledger(database)
+    source_digest()  # taken now: later edits of the files are not this service's code
     driver = Driver(Rim(settings, ledger, store, Cluster(settings.scheduler, settings.tls), time.time))
     working = asyncio.create_task(driver.run(), name="driver")
     for number in (signal.SIGTERM, signal.SIGINT):

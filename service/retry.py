@@ -8,8 +8,8 @@ from enum import StrEnum
 POISON_KILLS = 3
 MOST_SPLITS = 5
 MAX_BACKOFF_SECONDS = 300.0
-FULL_SECONDS = 30.0
-"""Between two looks whether a full store has space again."""
+WAITING_SECONDS = 30.0
+"""Between two looks whether a full store has space again, or a worker the right code."""
 
 
 class Kind(StrEnum):
@@ -21,12 +21,18 @@ class Kind(StrEnum):
     """It needs more memory or time than a worker gives: it may work in smaller steps."""
     FULL = "full"
     """The store has no space: nothing can be done but wait for it."""
+    STALE = "stale"
+    """The worker has other code than the service, as in the midst of an upgrade: another one will do it."""
     INPUT = "input"
     """The input is at fault, and will be next time."""
     CODE = "code"
     """The code or what was asked is at fault; every unit would fail alike."""
     KILLED = "killed"
     """The worker died while it ran this unit."""
+
+
+WAITED_FOR = (Kind.FULL, Kind.STALE)
+"""It is not the job's fault, and it passes when somebody does something: the job says so and waits."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +98,8 @@ def decide(
     splittable = splits < MOST_SPLITS
     if kind == Kind.CODE:
         return Fail()
-    if kind == Kind.FULL:
-        return Again(min(later, now + FULL_SECONDS))
+    if kind in WAITED_FOR:
+        return Again(min(later, now + WAITING_SECONDS))
     if kind == Kind.KILLED and kills + 1 < POISON_KILLS:
         return Again(
             later, smaller=splittable

@@ -8,15 +8,16 @@ import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ParamSpec, TypeVar
 
 from binworks.service.cluster import Cluster, LostError
 from binworks.service.ledger import Ledger
-from binworks.service.retry import Again, Kind, Policy, decide
+from binworks.service.retry import WAITED_FOR, Again, Kind, Policy, decide
 from binworks.service.settings import Settings
 from binworks.service.store import Store
-from binworks.service.tasks import Failure, Outcome, Task
+from binworks.service.tasks import Failure, Outcome, Recipe, Task
+from binworks.tensors.errors import BinworksError
 
 TICK_SECONDS = 0.5
 URGENT = 1e6
@@ -32,6 +33,8 @@ UNLUCKY = Failure(
 OUT_OF_STEP = Failure(
     Kind.TRANSIENT, "out-of-step", "The ledger knows more than this driver; it looks again."
 )
+
+STALE = "It is not this service's code: workers must be started anew, or get the service's version."
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,6 +81,20 @@ class Rim:
         """Return how patient to be."""
         return Policy(self.settings.retries, self.settings.backoff_seconds, skip)
 
+    async def judged(self, outcome: Outcome, recipe: Recipe | None) -> Outcome:
+        """Return what a worker brought back; that its code differs is its own fault if the job's is this service's.
+
+        Parameters
+        ----------
+        recipe : Recipe or None
+            What it was asked to compute.
+        """
+        if not isinstance(outcome, Failure) or outcome.code != "code-differs" or recipe is None:
+            return outcome
+        if not await asyncio.to_thread(_is_ours, recipe):
+            return outcome
+        return replace(outcome, kind=Kind.STALE, message=f"{outcome.message} {STALE}")
+
     async def task(self, task: Task | Callable[[int], Task], *key: str, seconds: float) -> Outcome:
         """Do a task that others wait for; try again while the failure may pass; return the last failure.
 
@@ -101,6 +118,7 @@ class Rim:
                     return UNLUCKY
                 await asyncio.sleep(TICK_SECONDS)
                 continue
+            outcome = await self.judged(outcome, getattr(what, "recipe", None))
             if not isinstance(outcome, Failure) or outcome.code == "damaged":
                 self.trouble.pop(key[1], None)
                 return outcome
@@ -108,10 +126,20 @@ class Rim:
             if not isinstance(decision, Again):
                 return outcome
             log.warning("%s failed, again later: %s", key[0], outcome.message, extra={"code": outcome.code})
-            if outcome.kind == Kind.FULL:
+            if outcome.kind in WAITED_FOR:
                 self.trouble[key[1]] = outcome.message
             failures, kills = failures + 1, kills + (outcome.kind == Kind.KILLED)
             await asyncio.sleep(max(0.0, decision.at - self.clock()))
+
+
+def _is_ours(recipe: Recipe) -> bool:
+    """Return whether a job's code is the one of this process."""
+    from binworks.processors import registry  # numba and coffea: for this question only
+
+    try:
+        return registry.code_digest(recipe.processor) == recipe.code
+    except BinworksError:
+        return False
 
 
 async def within(event: asyncio.Event, seconds: float) -> bool:

@@ -7,18 +7,19 @@ import importlib.util
 import os
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 from binworks.deploy.base import Backend
+from binworks.deploy.batch import reachable
 from binworks.deploy.keeper import Keeper, stop_all
 from binworks.deploy.local import LocalBackend
+from binworks.deploy.scheduler import LOOPBACK
 from binworks.deploy.site import Site
 from binworks.deploy.tls import Certificates
-from binworks.service import credentials, tokens
+from binworks.service import addresses, credentials, tokens
+from binworks.service.addresses import is_loopback
 from binworks.service.database import Database
 from binworks.service.environment import WORKER
 from binworks.service.settings import Settings
@@ -56,6 +57,20 @@ def bounds_of(site: Site) -> Bounds:
     return Bounds(count, count)
 
 
+def place_of(site: Site) -> tuple[str, int]:
+    """Return where the scheduler of a site listens; port 0: on any that is free.
+
+    Raises
+    ------
+    RequestError
+        Code ``bad-site`` if it is not clear.
+    """
+    place = site.scheduler
+    if site.backend == "local" and place.host is None and place.interface is None:
+        return LOOPBACK, 0
+    return reachable(place), place.port
+
+
 def backend_of(settings: Settings, site: Site, memory: str) -> Backend:
     """Return the back end that a site file names; nothing is started yet.
 
@@ -71,6 +86,7 @@ def backend_of(settings: Settings, site: Site, memory: str) -> Backend:
         workers = site.workers
         return LocalBackend(
             settings.home,
+            host=place_of(site)[0],
             port=port,
             dashboard_port=dashboard,
             memory=memory,
@@ -122,7 +138,8 @@ def secured(settings: Settings, site: Site) -> Settings:
     RequestError
         If they cannot be made, or those that are named are not there.
     """
-    if settings.tls is None and site.backend == "local":
+    alone = site.backend == "local" and is_loopback(place_of(site)[0])
+    if settings.tls is None and alone:
         return settings
     return settings.model_copy(
         update={"tls": Certificates.ensure(settings.tls or settings.home / TLS_FOLDER).folder}
@@ -208,9 +225,9 @@ class Service:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  our own http address
+        with addresses.ask(url) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except OSError:
         return False
 
 

@@ -158,8 +158,8 @@ class Settings(BaseModel):
 
     @property
     def database_url(self) -> str:
-        """SQLAlchemy address of the job database."""
-        return self.database or f"sqlite:///{self.home / 'jobs.sqlite'}"
+        """SQLAlchemy address of the job database; that of the environment is never written into a file."""
+        return os.environ.get(DATABASE_VARIABLE) or self.database or f"sqlite:///{self.home / 'jobs.sqlite'}"
 
     @property
     def store_url(self) -> str:
@@ -220,5 +220,4 @@ class Settings(BaseModel):
             raise RequestError(
                 f"The settings are not valid: {error}", code="bad-settings", where=str(target)
             ) from None
-        address = os.environ.get(DATABASE_VARIABLE)
-        return found.model_copy(update={"database": address}) if address else found
+        return found

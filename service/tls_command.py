@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from binworks.deploy.tls import DAYS, RENEW_DAYS, Certificates, Shown
+from binworks.service.settings import FILE_NAME, Settings
 from binworks.tensors.errors import RequestError
 
 FOLDER = "tls"
@@ -19,7 +20,10 @@ command = typer.Typer(no_args_is_help=True)
 
 Home = Annotated[
     Path | None,
-    typer.Option(envvar="BINWORKS_HOME", help="Folder of the service; they lie in its folder tls."),
+    typer.Option(
+        envvar="BINWORKS_HOME",
+        help="Folder of the service; they lie where its setting tls says, or in its folder tls.",
+    ),
 ]
 Out = Annotated[Path | None, typer.Option(help="Their folder, where there is no home.")]
 Days = Annotated[int, typer.Option(min=1, max=3650, help="For which the certificates of the parts hold.")]
@@ -108,7 +112,8 @@ def _folder(home: Path | None, out: Path | None) -> Path:
         raise RequestError(
             "Where are the certificates?", code="no-folder-given", hint="Give --home or --out."
         )
-    return home.absolute() / FOLDER
+    named = Settings.load(home).tls if (home / FILE_NAME).exists() else None
+    return named or home.absolute() / FOLDER
 
 
 def _trouble(shown: Shown, days: int) -> str | None:

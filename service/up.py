@@ -21,7 +21,7 @@ from binworks.deploy.scheduler import DASHBOARD_PREFIX, LOOPBACK
 from binworks.deploy.site import BackendName, Site
 from binworks.service import logs
 from binworks.service.addresses import is_loopback
-from binworks.service.running import TOKEN_FILE, Service
+from binworks.service.running import TOKEN_FILE, Service, place_of
 from binworks.service.settings import FILE_NAME, Settings
 from binworks.service.store import Store
 from binworks.tensors.errors import RequestError
@@ -116,15 +116,14 @@ def configure(home: Path, given: dict[str, Any], port: int, site: Site = LOCAL) 
         dashboard = choose_port(LOOPBACK, DASHBOARD_PORT)
     except RequestError:
         dashboard = choose_port(LOOPBACK, 0)
-    scheduler = choose_port(LOOPBACK, 0 if site.backend == "local" else site.scheduler.port)
+    scheduler = choose_port(*place_of(site))
     return before.model_copy(
         update={
             **changes,
             "home": home,
             "port": choose_port(changes.get("host", before.host), port),
-            # both let everybody in; the back end of a cluster says where workers reach its scheduler
-            "scheduler": f"tcp://{LOOPBACK}:{scheduler}",
-            "dashboard": f"http://{LOOPBACK}:{dashboard}",
+            "scheduler": f"tcp://{LOOPBACK}:{scheduler}",  # the back end says what comes before the port
+            "dashboard": f"http://{LOOPBACK}:{dashboard}",  # it lets everybody in
         }
     )
 

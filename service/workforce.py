@@ -10,13 +10,13 @@ import logging
 import os
 import threading
 import time
-import urllib.request
 from dataclasses import asdict, dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 from binworks.deploy.base import Backend, ClusterStatus
 from binworks.deploy.scheduler import DASHBOARD_PREFIX
-from binworks.service import scaling
+from binworks.service import addresses, scaling
 from binworks.service.database import Database
 from binworks.service.scaling import Scaler
 from binworks.service.settings import Settings
@@ -26,7 +26,6 @@ LOOK_SECONDS = 2.0
 ASKED_FILE = "workers-asked.json"
 STATUS_FILE = "workers.json"
 COUNTS = f"{DASHBOARD_PREFIX}/json/counts.json"
-ANSWER_SECONDS = 5.0
 STALE_SECONDS = 30.0
 """Who looks after the workers says once a second that he does."""
 
@@ -161,10 +160,11 @@ class Workforce(threading.Thread):
     def _take_what_is_asked(self) -> None:
         path = self._home / ASKED_FILE
         try:
-            asked = Bounds(**json.loads(path.read_bytes()))
+            content = path.read_bytes()
         except FileNotFoundError:
             return
         path.unlink()
+        asked = Bounds(**json.loads(content))
         log.info("asked for %d to %d workers", asked.minimum, asked.maximum)
         self.ask(asked)
 
@@ -172,9 +172,9 @@ class Workforce(threading.Thread):
 def connected(dashboard: str | None) -> int | None:
     """Return how many threads of workers a scheduler knows; None if its dashboard does not say."""
     try:
-        with urllib.request.urlopen(f"{dashboard}{COUNTS}", timeout=ANSWER_SECONDS) as answer:  # noqa: S310  our own
+        with addresses.ask(f"{dashboard}{COUNTS}") as answer:
             return int(json.load(answer)["cores"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, HTTPException, ValueError, KeyError):
         return None
 
 

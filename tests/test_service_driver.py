@@ -17,6 +17,7 @@ import pytest
 from driver_bench import Bench, benches
 from service_toys import registered, serial, write_all
 
+from binworks.processors import registry
 from binworks.processors.dataset import Dataset
 from binworks.service import conduct, layout, rim
 from binworks.service.cluster import LostError
@@ -25,7 +26,7 @@ from binworks.service.ledger import Ledger
 from binworks.service.model import JobState, UnitState
 from binworks.service.retry import Kind
 from binworks.service.store import Store
-from binworks.service.tasks import Failure, FillUnit, IndexFile, Merge, Task, WriteDataset
+from binworks.service.tasks import Failure, FillUnit, IndexFile, Merge, Prepare, Task, WriteDataset
 from binworks.tensors.errors import TransientError
 
 FILES, EVENTS = 4, 3500
@@ -336,6 +337,39 @@ def test_a_full_store_is_waited_for_and_the_job_says_so(
     assert FULL in notes
     assert view.complete
     assert view.note is None
+
+
+@pytest.mark.parametrize("kind", [FillUnit, Prepare])
+def test_workers_of_another_version_are_waited_for_and_the_job_says_so(
+    make: Callable[..., Bench], files: tuple[str, ...], kind: type[Task]
+) -> None:
+    notes: list[str | None] = []
+
+    def stale(task: Task) -> Failure | None:
+        if isinstance(task, kind) and not any("not this service's code" in str(note) for note in notes):
+            return Failure(Kind.CODE, "code-differs", "This worker's code is another.")
+        return None
+
+    bench = make(stale)
+    job = bench.running.submit({"D": files}).id
+    (view,) = bench.drive(job, meanwhile=lambda: notes.append(bench.running.jobs.get(job).note))
+    assert view.complete, view
+    assert view.note is None
+
+
+def test_a_job_of_other_code_than_the_service_fails(
+    make: Callable[..., Bench], files: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(task: Task) -> Failure | None:
+        fills = isinstance(task, FillUnit)
+        return Failure(Kind.CODE, "code-differs", "This worker's code is another.") if fills else None
+
+    bench = make(stale)
+    job = bench.running.submit({"D": files}).id
+    monkeypatch.setattr(registry, "code_digest", lambda name: "of an upgrade")
+    (view,) = bench.drive(job)
+    assert view.error is not None
+    assert (view.state, view.error.code) == (JobState.FAILED, "code-differs")
 
 
 def test_each_try_looks_at_the_next_replica(

@@ -16,6 +16,7 @@ from binworks.service.database import Database
 from binworks.service.driver import ALIVE
 from binworks.service.first_token import admit
 from binworks.service.settings import DATABASE_VARIABLE, Settings
+from binworks.service.up import configure
 from binworks.tensors.errors import RequestError
 
 GIVEN = "bw_" + "0123456789abcdef" * 2
@@ -48,7 +49,11 @@ def test_the_environment_names_another_job_database(
     address = "postgresql://binworks:correct-horse@db.example.org/binworks"
     monkeypatch.setenv(DATABASE_VARIABLE, address)
     assert Settings.load(settings.home).database_url == address
-    assert "correct-horse" not in (settings.home / "settings.json").read_text()
+    assert configure(settings.home, {}, 0).database_url == address
+    (settings.home / "new").mkdir()
+    configure(settings.home / "new", {}, 0).save()
+    for home in (settings.home, settings.home / "new"):
+        assert "correct-horse" not in (home / "settings.json").read_text()
     monkeypatch.setenv(DATABASE_VARIABLE, "")
     assert Settings.load(settings.home) == settings
 

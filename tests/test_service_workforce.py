@@ -13,10 +13,11 @@ from backend_contract import reach
 from service_toys import Running, registered, service, write_all
 
 from binworks.deploy.base import ClusterStatus
-from binworks.deploy.site import Site, WorkersPart
+from binworks.deploy.site import SchedulerPart, Site, WorkersPart
+from binworks.deploy.slurm import SlurmBackend
 from binworks.service import workforce
-from binworks.service.running import bounds_of
-from binworks.service.up import site_of
+from binworks.service.running import Service, bounds_of
+from binworks.service.up import configure, site_of
 from binworks.service.workers_command import describe, parse
 from binworks.service.workforce import Bounds, Status
 from binworks.tensors.errors import RequestError
@@ -103,3 +104,23 @@ def test_the_command_line_wins_over_the_site_file_and_a_cluster_must_say_how_man
     with pytest.raises(RequestError, match="How many"):
         bounds_of(site_of(None, "slurm", None))
     assert bounds_of(Site()).minimum >= 1
+
+
+def test_the_scheduler_listens_for_others_only_where_the_site_says_so_and_then_with_tls(
+    tmp_path: Path,
+) -> None:
+    settings = configure(tmp_path, {}, 0)
+    assert Service(settings, Site()).settings.scheduler.startswith("tcp://127.0.0.1:")
+    site = Site(scheduler=SchedulerPart(host="10.9.8.7"))
+    served = Service(settings.model_copy(update={"scheduler": "tcp://127.0.0.1:8786"}), site).settings
+    assert served.scheduler == "tls://10.9.8.7:8786"
+    assert served.tls == tmp_path / "tls"
+
+
+def test_batch_jobs_are_given_what_local_workers_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = configure(tmp_path, {}, 0).model_copy(update={"credentials": tmp_path / "credentials"})
+    site = Site(backend="slurm", scheduler=SchedulerPart(host="127.0.0.1"), workers=WorkersPart(count=1))
+    backend = Service(settings, site).backend
+    assert isinstance(backend, SlurmBackend)
+    assert backend.environment["BINWORKS_CREDENTIALS"] == str(tmp_path / "credentials")
+    assert backend.environment["PYTHONSAFEPATH"] == "1"
