@@ -250,6 +250,8 @@ def test_the_command_makes_renews_and_shows(tmp_path: Path) -> None:
     assert "init --replace" in run("init", "--home", tmp_path)[1]
     assert run("init", "--out", tmp_path / "elsewhere")[0] == 0
     assert "--home or --out" in run("show")[1]
+    Settings(home=tmp_path, tls=tmp_path / "elsewhere").save()
+    assert str(tmp_path / "elsewhere") in run("show", "--home", tmp_path, "--json")[1]
 
 
 def test_the_command_says_what_has_expired(tmp_path: Path) -> None:
