@@ -114,7 +114,7 @@ class Checks:
 
     def certificates(self) -> dict[str, float]:
         """Return for how many seconds each certificate of the Dask parts holds."""
-        return certificates.remaining(self._settings, time.time())
+        return certificates.remaining(self._settings.tls, time.time())
 
     def _ask(self, name: Name) -> BinworksError | None:
         with self._locks[name]:  # many who ask at once look once

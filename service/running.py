@@ -20,6 +20,7 @@ from binworks.deploy.site import Site
 from binworks.deploy.tls import Certificates
 from binworks.service import addresses, credentials, tokens
 from binworks.service.addresses import is_loopback
+from binworks.service.certificates import remaining
 from binworks.service.database import Database
 from binworks.service.environment import WORKER
 from binworks.service.settings import Settings
@@ -136,14 +137,21 @@ def secured(settings: Settings, site: Site) -> Settings:
     Raises
     ------
     RequestError
-        If they cannot be made, or those that are named are not there.
+        If they cannot be made, those that are named are not there, or have expired.
     """
     alone = site.backend == "local" and is_loopback(place_of(site)[0])
     if settings.tls is None and alone:
         return settings
-    return settings.model_copy(
-        update={"tls": Certificates.ensure(settings.tls or settings.home / TLS_FOLDER).folder}
-    )
+    folder = Certificates.ensure(settings.tls or settings.home / TLS_FOLDER).folder
+    expired = [name for name, left in remaining(folder, time.time()).items() if left < 0]
+    if expired:
+        raise RequestError(
+            f"Certificates have expired: {', '.join(expired)}.",
+            code="bad-certificate",
+            where=str(folder),
+            hint="Renew them with `binworks tls renew` where their authority is.",
+        )
+    return settings.model_copy(update={"tls": folder})
 
 
 class Service:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,10 @@ from service_toys import Running, registered, service, write_all
 from binworks.deploy.base import ClusterStatus
 from binworks.deploy.site import SchedulerPart, Site, WorkersPart
 from binworks.deploy.slurm import SlurmBackend
+from binworks.deploy.tls import Certificates
 from binworks.service import workforce
-from binworks.service.running import Service, bounds_of
+from binworks.service.running import Service, bounds_of, secured
+from binworks.service.settings import Settings
 from binworks.service.up import configure, site_of
 from binworks.service.workers_command import describe, parse
 from binworks.service.workforce import Bounds, Status
@@ -124,3 +128,12 @@ def test_batch_jobs_are_given_what_local_workers_are(tmp_path: Path, monkeypatch
     assert isinstance(backend, SlurmBackend)
     assert backend.environment["BINWORKS_CREDENTIALS"] == str(tmp_path / "credentials")
     assert backend.environment["PYTHONSAFEPATH"] == "1"
+
+
+def test_a_cluster_is_not_started_with_certificates_that_have_expired(tmp_path: Path) -> None:
+    long_ago = datetime.now(UTC) - timedelta(days=100)
+    Certificates.make(tmp_path / "tls", days=10, now=long_ago)
+    shutil.rmtree(tmp_path / "tls" / "ca")  # their authority is kept elsewhere
+    settings = Settings(home=tmp_path, tls=tmp_path / "tls")
+    with pytest.raises(RequestError, match="have expired: scheduler, worker, client"):
+        secured(settings, Site())
