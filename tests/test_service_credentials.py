@@ -228,6 +228,29 @@ def test_an_owner_reads_what_he_may_and_no_other_by_the_way(guarded: Guarded) ->
     assert all(guarded.logins(user) for user in ("alice", "bob", "carol"))
 
 
+def test_an_open_file_serves_its_login_only(guarded: Guarded) -> None:
+    service_toys.write(guarded.server.data / "apart.root", 1000)
+    proxies = [str(guarded.give(owner, owner)) for owner in ("alice", "bob")]
+    code = f"""
+import json
+from binworks.processors import reading
+from binworks.processors.columns import Field
+from binworks.processors.sources import Login
+from binworks.tensors.errors import InputError
+url, wanted = {guarded.server.url("apart.root")!r}, (Field("x", ("x",), "f8"),)
+alice, bob = (Login(f"user{{i}}", proxy) for i, proxy in enumerate({proxies}))
+uuid = reading.inspect(url, None, alice).uuid
+reading.read(url, uuid, wanted, 0, 500, alice)
+try:
+    reading.read(url, uuid, wanted, 500, 1000, bob)
+except InputError as error:
+    print(json.dumps([error.code, str(error)]))
+"""
+    refused, told = guarded.server.run(code, streamerrorwindow=0)
+    assert refused == "unreadable-file"
+    assert guarded.leaks(told.encode()) == []
+
+
 @needs_tokens
 def test_a_token_is_its_owners_alone_and_a_renewed_one_is_taken(guarded: Guarded) -> None:
     path = service_toys.write(guarded.server.data / "tokens.root", 2000, first=70_000)
