@@ -19,7 +19,12 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from http.client import HTTPConnection, HTTPException
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -28,10 +33,11 @@ import psutil
 from binworks.deploy.base import ClusterStatus
 from binworks.deploy.keeper import Keeper
 from binworks.deploy.reconcile import Entry, JobState, Reconciler
-from binworks.deploy.scheduler import CONFIGURATION, LOOPBACK, scheduler
+from binworks.deploy.scheduler import CONFIGURATION, DASHBOARD_PREFIX, LOOPBACK, scheduler
 from binworks.deploy.site import SchedulerPart, Site
 from binworks.deploy.tls import ENVIRONMENT as ENCRYPTED
 from binworks.deploy.tls import Certificates
+from binworks.tensors.code import source_digest
 from binworks.tensors.errors import BinworksError, RequestError, TransientError
 
 COMMAND_SECONDS = 60.0
@@ -40,7 +46,11 @@ CLOSE_POLL_SECONDS = 0.5
 WORKERS_SHARE = 0.9
 """Of a job's memory: the rest is for the processes that watch over the workers."""
 ID_FILE = "cluster-id"
-DRAINING_FILE = "cluster-draining.json"
+ID_LETTERS, DIGEST_LETTERS = 8, 12
+ENVIRONMENT_FILE = "cluster-environment"
+MARGIN_SECONDS = 60
+"""Between the walltime and the moment at which a worker host has left, however slowly it started."""
+JOINED_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +93,7 @@ class WorkerJob:
     site : Site
         Sizes, times and places.
     tls : tuple of str
-        Flags that name the workers' certificates.
+        Options that name the workers' certificates.
     environment : mapping
         What workers need beside what the batch system gives.
     preload : str or None
@@ -99,14 +109,40 @@ class WorkerJob:
     environment: Mapping[str, str]
     preload: str | None
 
+    @property
+    def environment_file(self) -> Path:
+        """Where `exports` are written for the jobs: batch systems show scripts and descriptions to others."""
+        return self.home / ENVIRONMENT_FILE
+
+    @cached_property
+    def digest(self) -> str:
+        """What differs if a job that was submitted earlier would not do what one does now."""
+        authority = Path(self.tls[1]) if len(self.tls) > 1 else None
+        signed = sha256(authority.read_bytes()).hexdigest() if authority and authority.exists() else None
+        parts = [self.options(), self.exports(), self.site.model_dump_json(), signed, source_digest()]
+        return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:DIGEST_LETTERS]
+
+    def times(self) -> tuple[int, int]:
+        """Return the seconds after which a worker host leaves, and by how many they differ.
+
+        It has left at the walltime, and not all of the hosts that began together leave together.
+        """
+        workers = self.site.workers
+        left = workers.walltime - workers.grace
+        longest = left - min(MARGIN_SECONDS, left // 2)
+        spread = workers.spread if workers.lifetime is not None else workers.stagger or longest // 10
+        spread = min(spread, longest // 2)
+        return max(1, min(workers.lifetime or longest, longest - spread)), spread
+
     def arguments(self) -> list[str]:
         """Return the options of the worker host that dask-jobqueue does not give itself."""
         workers = self.site.workers
+        lifetime, stagger = self.times()
         options: list[tuple[str, object]] = [
             ("--nworkers", workers.processes),
             ("--grace", workers.grace),
-            ("--lifetime", workers.lifetime),
-            ("--stagger", workers.spread or None),
+            ("--lifetime", lifetime),
+            ("--stagger", stagger),
             ("--preload", self.preload),
             ("--host", workers.host),
             ("--interface", workers.interface),
@@ -119,6 +155,11 @@ class WorkerJob:
         """Return the environment that the job is given, with the values that kept variables have here."""
         kept = {name: os.environ[name] for name in self.site.workers.keep if name in os.environ}
         return {**kept, **self.environment}
+
+    def write_environment(self) -> None:
+        """Write what `exports` returns as lines of shell, for the owner alone."""
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(self.exports().items())]
+        write(self.environment_file, "\n".join(lines))
 
     def prologue(self) -> list[str]:
         """Return lines of shell that come before the worker host: the site's own, and a safe place for kernels."""
@@ -197,7 +238,7 @@ class BatchBackend(ABC):
         self.certificates = Certificates(tls)
         self.scheduler: Keeper | None = None
         self.queue: Queue | None = None
-        self._reconciler = Reconciler(site.workers.grace)
+        self._reconciler = self._new_reconciler()
         self._silence: str | None = None
         self._lock = threading.Lock()
         self._scaled = threading.Event()
@@ -224,8 +265,10 @@ class BatchBackend(ABC):
             Code ``no-batch-system`` if its commands are not installed here.
         """
         require(self.programs)
-        self.queue = self.open_queue(self._job())
-        self._reconciler = Reconciler(self.site.workers.grace, self._read_draining())
+        job = self._job()
+        job.write_environment()
+        self.queue = self.open_queue(job)
+        self._reconciler = self._new_reconciler()
         self._closing.clear()
         self._scaled.clear()
         self.scheduler = scheduler(
@@ -280,7 +323,7 @@ class BatchBackend(ABC):
         except TransientError as error:
             log.warning("jobs may be left in the queue, and end without a scheduler: %s", error)
         with self._lock:
-            self._reconciler = Reconciler(self.site.workers.grace)
+            self._reconciler = self._new_reconciler()
         if self.scheduler is not None:
             self.scheduler.stop()
             self.scheduler = None
@@ -297,18 +340,16 @@ class BatchBackend(ABC):
             preload=self.preload,
         )
 
+    def _new_reconciler(self) -> Reconciler:
+        return Reconciler(self.site.workers.grace, self.site.workers.patience)
+
     def _read_id(self) -> str:
+        """Return what tells the jobs of this home from all others, also from those of a copy of it."""
         path = self.folder / ID_FILE
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            write(path, secrets.token_hex(4))
-        return path.read_text().strip()
-
-    def _read_draining(self) -> frozenset[str]:
-        try:
-            return frozenset(json.loads((self.folder / DRAINING_FILE).read_text()))
-        except (OSError, ValueError):
-            return frozenset()
+            write(path, secrets.token_hex(8))
+        return sha256(f"{path.read_text().strip()} {path.resolve()}".encode()).hexdigest()[:ID_LETTERS]
 
     def _run(self) -> None:
         while not self._closing.is_set():
@@ -333,17 +374,28 @@ class BatchBackend(ABC):
             with self._lock:
                 self._silence = f"the queue does not answer: {error}"
             return
+        joined = self._joined() if self._reconciler.unproven else frozenset()
         with self._lock:
             self._silence = None
-            told = self._reconciler.draining
-            orders = self._reconciler.decide(entries, time.monotonic())
-            draining = self._reconciler.draining
-        if draining != told:  # before they are told: a second word would end them at once
-            write(self.folder / DRAINING_FILE, json.dumps(draining))
+            orders = self._reconciler.decide(entries, time.monotonic(), joined)
         self._remove(orders.remove)
         self._drain(orders.drain)
         if orders.submit and not self._closing.is_set():
             self._submit(orders.submit)
+
+    def _joined(self) -> frozenset[str]:
+        """Return the jobs of which a worker is connected to the scheduler, if that says so."""
+        connection = HTTPConnection(LOOPBACK, self.dashboard_port, timeout=JOINED_SECONDS)
+        try:
+            connection.request("GET", f"{DASHBOARD_PREFIX}/json/identity.json")
+            known = json.loads(connection.getresponse().read())["workers"].values()
+        except (OSError, HTTPException, ValueError, KeyError):
+            return frozenset()
+        finally:
+            connection.close()
+        # the last part of a worker's name is its job's; Dask adds a number if there are several in a job
+        last = -1 if self.site.workers.processes == 1 else -2
+        return frozenset(str(worker["name"]).split("-")[last] for worker in known)
 
     def _remove(self, names: Sequence[str]) -> None:
         assert self.queue is not None  # noqa: S101
@@ -485,16 +537,23 @@ def reachable(place: SchedulerPart) -> str:
             where="scheduler.interface",
             hint=f"Known: {', '.join(sorted(known))}.",
         )
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # nothing is sent: the kernel says which way it would go
-        except OSError:
-            return LOOPBACK
-        return str(probe.getsockname()[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
+        probe.connect(("192.0.2.1", 9))  # nothing is sent: the kernel says which way it would go
+        address = str(probe.getsockname()[0])
+        if not ip_address(address).is_loopback:
+            return address
+    raise RequestError(
+        "It is not clear under which address the workers reach this machine.",
+        code="bad-site",
+        where="scheduler",
+        hint="Give scheduler.interface or scheduler.host.",
+    )
 
 
 def write(path: Path, text: str) -> None:
-    """Write a small file so that a reader sees all of it or none."""
+    """Write a small file, for its owner alone, so that a reader sees all of it or none."""
     draft = path.with_suffix(".new")
-    draft.write_text(text + "\n")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text + "\n")
     draft.replace(path)

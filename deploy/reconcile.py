@@ -44,10 +44,13 @@ class Entry:
         How it is.
     reason : str or None
         Why it waits, is held or ended, in the queue's words.
+    current : bool
+        Whether it runs what would be submitted now, and not what an earlier process of this service submitted.
     """
 
     state: JobState
     reason: str | None = None
+    current: bool = True
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Orders:
 
 @dataclass
 class Backoff:
-    """A pause that doubles with each failure, and lets fewer jobs through."""
+    """A pause that doubles with each failure; from the second on, fewer jobs are let through, too."""
 
     failures: int = 0
     since: float = float("-inf")
@@ -96,7 +99,7 @@ class Backoff:
             return 0
         if not self.failures:
             return missing
-        return min(missing, max(0, max(1, (missing + unproven) >> self.failures) - unproven))
+        return min(missing, max(0, max(1, (missing + unproven) >> (self.failures - 1)) - unproven))
 
     def explain(self, now: float) -> str | None:
         """Return the failure and when it is tried again."""
@@ -127,28 +130,28 @@ class Reconciler:
     ----------
     grace : float
         Seconds that a drained job may take.
-    draining : collection of str
-        Jobs that an earlier process of this service told to go.
+    patience : float
+        Seconds after which a job ends by itself if it does not reach the scheduler.
     """
 
-    def __init__(self, grace: float, draining: Collection[str] = ()) -> None:
+    def __init__(self, grace: float, patience: float) -> None:
         self.wanted = 0
         self.grace = grace
+        self.patience = patience
         self.replaced = 0
         self.refusals = Backoff()
         self.deaths = Backoff()
-        self._earlier = frozenset(draining)
         self._jobs: dict[str, _Job] = {}
-
-    @property
-    def draining(self) -> tuple[str, ...]:
-        """Jobs that were told to drain and are not gone."""
-        return tuple(name for name, job in self._jobs.items() if job.told)
 
     @property
     def running(self) -> int:
         """Jobs that run and shall stay."""
         return sum(job.entry.state == JobState.RUNNING for job in self._staying().values())
+
+    @property
+    def unproven(self) -> bool:
+        """Whether it matters which jobs have joined the scheduler."""
+        return any(job.entry.state == JobState.RUNNING and not job.healthy for job in self._jobs.values())
 
     def submitted(self, names: Iterable[str], now: float) -> None:
         """Note jobs that the queue took."""
@@ -170,7 +173,9 @@ class Reconciler:
         for name in names:
             self._jobs[name].leaves_by = now
 
-    def decide(self, entries: Mapping[str, Entry], now: float) -> Orders:
+    def decide(
+        self, entries: Mapping[str, Entry], now: float, joined: Collection[str] = frozenset()
+    ) -> Orders:
         """Return what to do.
 
         Parameters
@@ -179,9 +184,12 @@ class Reconciler:
             All jobs of this service that the queue knows. If it did not answer, do not call this.
         now : float
             Seconds on a clock that only goes forward.
+        joined : collection of str
+            Jobs that have reached the scheduler, as far as that is known.
         """
         for name in sorted(entries, key=_in_order):
             self._note(name, entries[name], now)
+            self._prove(name, now, joined)
         for name in [name for name in self._jobs if name not in entries]:
             self._note_absence(name, now)
         forced = self._overdue(now)
@@ -221,20 +229,30 @@ class Reconciler:
             return self._lose(name, entry.reason, now)
         if name not in self._jobs:  # of an earlier process, or of a submission whose answer was lost
             self._jobs[name] = _Job(now, healthy=entry.state == JobState.RUNNING)
-            if name in self._earlier:
-                self._jobs[name].leaves_by, self._jobs[name].told = now + self.grace + FORCE_SECONDS, True
         job = self._jobs[name]
         job.seen, job.absences, job.entry = True, 0, entry
-        if entry.state == JobState.RUNNING and not job.healthy:
-            job.running_since = now if job.running_since is None else job.running_since
-            if now - job.running_since >= HEALTHY_SECONDS:
-                job.healthy = True
-                self.deaths.recover()
-        if entry.state == JobState.HELD and job.leaves_by is None:
+        runs = entry.state == JobState.RUNNING
+        if runs and not job.healthy and job.running_since is None:
+            job.running_since = now
+        if job.leaves_by is not None:
+            return None
+        if entry.state == JobState.HELD:
             job.leaves_by = now
             self.replaced += 1
             self.deaths.fail(now, f"a job was held ({entry.reason or 'the queue does not say why'})")
+        elif not entry.current:
+            job.leaves_by = now + (self.grace + FORCE_SECONDS if runs else 0.0)
         return None
+
+    def _prove(self, name: str, now: float, joined: Collection[str]) -> None:
+        """Note whether a job does what it is for; that it runs says little."""
+        job = self._jobs.get(name)
+        if job is None or job.healthy or job.running_since is None:
+            return
+        ran = now - job.running_since
+        if ran >= (HEALTHY_SECONDS if name in joined else self.patience + HEALTHY_SECONDS):
+            job.healthy = True
+            self.deaths.recover()
 
     def _note_absence(self, name: str, now: float) -> None:
         job = self._jobs[name]
@@ -249,11 +267,8 @@ class Reconciler:
         if job is None or job.leaves_by is not None:
             return
         self.replaced += 1
-        since = job.running_since
-        if not job.healthy and (since is None or now - since < HEALTHY_SECONDS):
-            self.deaths.fail(
-                now, f"a job ended soon after it began ({reason or 'the queue does not say why'})"
-            )
+        if not job.healthy:
+            self.deaths.fail(now, f"a job ended too soon ({reason or 'the queue does not say why'})")
 
     def _overdue(self, now: float) -> tuple[str, ...]:
         """Return jobs that shall go by force, and give them time to do so."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from typing import ClassVar
 
 from binworks.deploy.batch import BatchBackend, Queue, WorkerJob, run
 from binworks.deploy.reconcile import Entry, JobState
-from binworks.tensors.errors import TransientError
+from binworks.tensors.errors import RequestError, TransientError
 
 ARRAY_SIZE = 500
 """Slurm's own limit is 1001 unless the site says otherwise."""
 NAMES_AT_ONCE = 200
-FORMAT = "%i|%T|%r"
+FORMAT = "%j|%i|%T|%r"
 
 STATES = {
     "PENDING": JobState.PENDING,
@@ -32,22 +33,26 @@ STATES = {
     "SPECIAL_EXIT": JobState.HELD,
 }
 """All others are over: COMPLETED, FAILED, CANCELLED, NODE_FAIL, OUT_OF_MEMORY, TIMEOUT, PREEMPTED and the like."""
+WORKER_NAME = "slurm-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+"""It ends with the job's name as squeue shows it."""
 GONE = ("Invalid job id specified", "already completing or completed")
 """What scancel says of jobs that have ended; the others were told nevertheless."""
-HIDDEN = ("SQUEUE_", "SCANCEL_")
-"""Variables of a user's that would hide jobs, or make the commands ask."""
+HIDDEN = ("SBATCH_", "SQUEUE_", "SCANCEL_", "SLURM_CLUSTERS")
+"""Variables of a user's that would change the jobs, hide them, or make the commands ask."""
+OURS = re.compile(r"-[JMao]|--(job-name|clusters?|array|output|export|export-file|signal|requeue|wrap)\b")
+"""Directives that a site cannot change: with them the jobs would be lost from sight, or could not drain."""
 HELD_REASONS = ("JobHeld", "launch failed requeued held", "job requeued in held state")
 
 
-def entry(state: str, reason: str) -> Entry:
-    """Return what squeue's words for a job's state and its reason mean."""
+def entry(state: str, reason: str, current: bool = True) -> Entry:
+    """Return what squeue's words for a job's state and its reason mean; see `Entry`."""
     found = STATES.get(state, JobState.ENDED)
     if found == JobState.PENDING and reason.startswith(HELD_REASONS):
         found = JobState.HELD
     told = None if reason in ("", "None") else reason
     if found == JobState.ENDED:
         told = f"{state}, {told}" if told else state
-    return Entry(found, told)
+    return Entry(found, told, current)
 
 
 class SlurmQueue:
@@ -60,7 +65,8 @@ class SlurmQueue:
     """
 
     def __init__(self, job: WorkerJob) -> None:
-        self.name = job.name
+        self.names = f"{job.name}-"
+        self.current = full_name(job)
         self.script = script(job)
         self.output = job.logs / "slurm" / "%x-%j.out"
 
@@ -71,7 +77,7 @@ class SlurmQueue:
         options = ["--parsable", f"--output={self.output}"]
         if count > 1:  # one request to the controller, however many
             options.append(f"--array=0-{count - 1}")
-        said = run(["sbatch", *options], text=self.script).strip()
+        said = run(["sbatch", *options], text=self.script, hidden=HIDDEN).strip()
         number = said.split(";")[0]  # a cluster's name may follow
         if not number.isdecimal():
             raise TransientError(f"sbatch did not say which job it made: {said!r}.", code="batch-system")
@@ -79,10 +85,10 @@ class SlurmQueue:
 
     def jobs(self) -> dict[str, Entry]:
         """Return all jobs, also those that have just ended; see `Queue.jobs`."""
-        ours = ["--array", f"--name={self.name}", f"--user={os.getuid()}", "--states=all"]
+        ours = ["--array", f"--user={os.getuid()}", "--states=all"]
         said = run(["squeue", "--noheader", *ours, f"--format={FORMAT}"], hidden=HIDDEN)
-        rows = (line.strip().split("|", 2) for line in said.splitlines() if line.strip())
-        return {name: entry(state, reason) for name, state, reason in rows}
+        rows = (line.strip().split("|", 3) for line in said.splitlines() if line.startswith(self.names))
+        return {number: entry(state, reason, name == self.current) for name, number, state, reason in rows}
 
     def drain(self, names: Sequence[str]) -> None:
         """Tell the worker hosts, and not their workers, to finish; see `Queue.drain`."""
@@ -98,8 +104,23 @@ class SlurmQueue:
             run(["scancel", *options, *some], hidden=HIDDEN, harmless=GONE)
 
 
+def full_name(job: WorkerJob) -> str:
+    """Return a name that differs for jobs that run something else."""
+    return f"{job.name}-{job.digest}"
+
+
 def script(job: WorkerJob) -> str:
-    """Return the batch script of a worker host."""
+    """Return the batch script of a worker host.
+
+    Parameters
+    ----------
+    job : WorkerJob
+
+    Raises
+    ------
+    RequestError
+        Code ``bad-site`` if a directive of the site's is ours to give.
+    """
     from dask_jobqueue.slurm import SLURMJob  # a service on one machine does not need it
 
     site, options = job.site, job.options()
@@ -110,10 +131,15 @@ def script(job: WorkerJob) -> str:
         f"--signal=B:TERM@{site.workers.grace}",
         *site.slurm.directives,
     ]
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in sorted(job.exports().items())]
-    options["job_script_prologue"] = [*exports, *options["job_script_prologue"]]
+    if taken := [given for given in site.slurm.directives if OURS.match(given)]:
+        raise RequestError(
+            f"binworks gives this directive itself: {taken[0]}.", code="bad-site", where="slurm.directives"
+        )
+    sourced = f". {shlex.quote(str(job.environment_file))}"
+    options["job_script_prologue"] = [sourced, *options["job_script_prologue"]]
+    options["job_name"] = full_name(job)
     made = SLURMJob(
-        name="slurm-$SLURM_JOB_ID",
+        name=WORKER_NAME,
         queue=site.slurm.partition,
         account=site.slurm.account,
         walltime=walltime(site.workers.walltime),

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -123,7 +124,8 @@ class Slurm:
 
     def environment(self) -> dict[str, str]:
         """Return an environment in which Slurm's commands speak with this one."""
-        return {**os.environ, "SLURM_CONF": str(self.configuration)}
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
+        return {**plain, "SLURM_CONF": str(self.configuration)}
 
     def jobs(self, *states: str) -> list[str]:
         """Return the jobs that are in one of these states."""
@@ -141,8 +143,10 @@ class Slurm:
 
     def _spawn(self, name: str, command: Sequence[str]) -> None:
         with (self.folder / f"{name}.out.log").open("ab") as output:
+            # it dies with this process, however that ends
+            with_us = [sys.executable, "-m", "binworks.deploy.child", str(os.getpid()), *command]
             self._processes[name] = subprocess.Popen(
-                command,
+                with_us,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

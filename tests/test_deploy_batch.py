@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -17,8 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slurm_server import free_port
 
-from binworks.deploy import batch, reconcile
+from binworks.deploy import batch
 from binworks.deploy.batch import BatchBackend, WorkerJob
+from binworks.deploy.keeper import Keeper
 from binworks.deploy.reconcile import Entry, JobState, Orders, Reconciler
 from binworks.deploy.site import SchedulerPart, Site
 from binworks.deploy.tls import Certificates
@@ -26,6 +30,7 @@ from binworks.tensors.errors import RequestError, TransientError
 
 POLL = 5.0
 GRACE = 100.0
+PATIENCE = 600.0
 RUNNING = Entry(JobState.RUNNING)
 
 
@@ -79,9 +84,10 @@ class Toy:
 class Story:
     """A reconciler and its queue, and a clock that both share."""
 
-    def __init__(self, queue: Toy, wanted: int, earlier: Sequence[str] = ()) -> None:
+    def __init__(self, queue: Toy, wanted: int) -> None:
         self.queue = queue
-        self.reconciler = Reconciler(GRACE, earlier)
+        self.reconciler = Reconciler(GRACE, PATIENCE)
+        self.joining = True
         self.reconciler.wanted = wanted
         self.now = 0.0
         self.poll = POLL
@@ -93,7 +99,8 @@ class Story:
         self.now += self.poll
         if self.queue.silent is not None:
             return
-        orders = self.orders = self.reconciler.decide(self.queue.jobs(), self.now)
+        joined = self.queue.of(JobState.RUNNING) if self.joining else ()
+        orders = self.orders = self.reconciler.decide(self.queue.jobs(), self.now, joined)
         self.queue.remove(orders.remove)
         self.queue.drain(orders.drain)
         if orders.submit:
@@ -213,7 +220,7 @@ def test_refused_jobs_are_tried_later_and_later_fewer_at_a_time_and_the_reason_i
     pauses = [later - sooner for (sooner, _), (later, _) in pairwise(tried)]
     assert pauses == sorted(pauses)
     assert pauses[-1] == 600
-    assert [number for _, number in tried[:4]] == [200, 100, 50, 25]
+    assert [number for _, number in tried[:4]] == [200, 200, 100, 50]
     assert tried[-1][1] == 1
     reason = str(story.reconciler.explain(story.now))
     assert reason.startswith("QOSMaxSubmitJobPerUserLimit; next try in ")
@@ -232,7 +239,7 @@ def test_a_place_where_every_job_dies_is_not_flooded(wanted: int) -> None:
             story.queue.entries[name] = Entry(JobState.ENDED, "FAILED, NonZeroExitCode")
 
     story.go(3600, die)
-    assert story.submissions <= 2 * wanted + 15
+    assert story.submissions <= 3 * wanted + 15
     assert "FAILED, NonZeroExitCode" in str(story.reconciler.explain(story.now))
     begin = story.now
     story.go(3600)
@@ -304,20 +311,47 @@ def test_a_draining_job_does_not_count_and_is_left_alone_until_its_grace_is_over
     assert story.queue.removed == story.queue.drained == ["1"]
 
 
-def test_jobs_are_taken_over_by_the_next_service_and_none_is_told_to_drain_twice() -> None:
-    story = Story(Toy(), 4)
+def test_jobs_are_taken_over_by_the_next_service() -> None:
+    story = Story(Toy(slots=3), 4)
     story.go(600)
-    story.reconciler.wanted = 3
-    story.look()
-    again = Story(story.queue, 3, earlier=story.reconciler.draining)
+    again = Story(story.queue, 4)
     again.go(60)
     assert again.submissions == 0
-    assert story.queue.drained == ["3"]
     assert again.reconciler.running == 3
 
 
+def test_jobs_that_an_earlier_service_submitted_otherwise_are_let_go() -> None:
+    story = Story(Toy(slots=3), 4)
+    story.go(600)
+    for name, entry in story.queue.entries.items():
+        story.queue.entries[name] = Entry(entry.state, entry.reason, current=False)
+    again = Story(story.queue, 4)
+    again.look()
+    assert again.orders == Orders(submit=4, remove=("3",), drain=("0", "1", "2"))
+    for name in again.queue.drained:
+        del again.queue.entries[name]
+    again.go(60)
+    assert (again.submissions, again.reconciler.running, again.reconciler.replaced) == (4, 3, 0)
+
+
+def test_jobs_that_run_but_never_reach_the_scheduler_are_not_taken_for_sound() -> None:
+    story = Story(Toy(), 4)
+    story.joining = False
+    begun: dict[str, float] = {}
+
+    def give_up() -> None:
+        for name in story.queue.of(JobState.RUNNING):
+            if story.now - begun.setdefault(name, story.now) > PATIENCE:
+                story.queue.entries[name] = Entry(JobState.ENDED, "FAILED, NonZeroExitCode")
+
+    story.poll = 20.0
+    story.go(8 * 3600, give_up)
+    assert story.submissions < 40
+    assert "ended too soon (FAILED" in str(story.reconciler.explain(story.now))
+
+
 def test_an_order_that_did_not_reach_the_queue_is_given_again() -> None:
-    reconciler = Reconciler(GRACE)
+    reconciler = Reconciler(GRACE, PATIENCE)
     reconciler.submitted("ab", 0)
     reconciler.wanted = 1
     entries = {"a": RUNNING, "b": RUNNING}
@@ -332,7 +366,7 @@ def test_an_order_that_did_not_reach_the_queue_is_given_again() -> None:
 
 
 def test_job_nine_is_older_than_job_ten() -> None:
-    reconciler = Reconciler(GRACE)
+    reconciler = Reconciler(GRACE, PATIENCE)
     reconciler.wanted = 1
     entries = {"10": RUNNING, "9": RUNNING}
     assert reconciler.decide(entries, 1).drain == ("10",)
@@ -351,12 +385,12 @@ class Shown(BatchBackend):
     toy: Toy
 
 
-def back_end(folder: Path, toy: Toy, **workers: Any) -> Shown:
+def back_end(folder: Path, toy: Toy, *, port: int = 0, dashboard_port: int = 0, **workers: Any) -> Shown:
     Certificates.ensure(folder / "tls")
     site = Site.model_validate(
         {"scheduler": {"host": "127.0.0.1"}, "workers": {"scratch": folder, **workers}}
     )
-    ports = {"port": free_port(), "dashboard_port": 0}
+    ports = {"port": port or free_port(), "dashboard_port": dashboard_port}
     made = Shown(folder, site, **ports, preload="a.b", environment={"HERE": "1"}, tls=folder / "tls")
     made.toy = made.queue = toy
     return made
@@ -404,33 +438,101 @@ def test_a_queue_that_takes_no_job_is_shown(tmp_path: Path) -> None:
     assert reason.startswith("no job was taken: QOSMaxSubmitJobPerUserLimit; next try in ")
 
 
-def test_the_next_service_of_a_home_has_the_same_jobs_and_knows_which_drain(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reconcile, "SETTLE_SECONDS", 0.0)
+def test_the_next_service_of_a_home_has_the_same_jobs(tmp_path: Path) -> None:
     toy = Toy()
     first = back_end(tmp_path, toy)
     first.start()
-    first.scale(3)
-    reach(lambda: toy.begin() or first.status().alive == 3)  # type: ignore[func-returns-value]
-    first.scale(1)
-    reach(lambda: len(toy.drained) == 2)
+    first.scale(2)
+    reach(lambda: toy.begin() or first.status().alive == 2)  # type: ignore[func-returns-value]
     crash(first)
 
-    second = back_end(tmp_path, toy)
+    second = back_end(tmp_path, toy, port=first.port)
     second.start()
     try:
-        assert second.job.name == first.job.name
+        assert (second.job.name, second.job.digest) == (first.job.name, first.job.digest)
         time.sleep(0.2)
-        assert (toy.count, len(toy.drained)) == (3, 2), "what is wanted was not known yet"
-        second.scale(1)
-        reach(lambda: second.status().alive == 1)
-        time.sleep(0.2)
-        assert (toy.count, len(toy.drained)) == (3, 2)
+        assert (toy.count, toy.removed, toy.drained) == (2, [], []), "what is wanted was not known yet"
+        second.scale(2)
+        reach(lambda: second.status().alive == 2)
+        assert toy.count == 2
     finally:
         second.close()
     assert toy.entries == {}
     assert not second.status().scheduler
+
+
+def test_jobs_of_another_make_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def digest(home: Path = tmp_path / "home", **workers: Any) -> str:
+        return back_end(home, Toy(), port=9999, **workers)._job().digest
+
+    first = digest()
+    assert digest() == first
+    assert digest(processes=2) != first
+    assert back_end(tmp_path / "home", Toy(), port=9998)._job().digest != first
+    monkeypatch.setenv("OF_MINE", "1")
+    assert digest(keep=["OF_MINE"]) != first
+    Certificates.make(tmp_path / "home" / "tls", replace=True)
+    assert digest() != first
+
+
+def test_a_copy_of_a_home_has_jobs_of_its_own(tmp_path: Path) -> None:
+    name = back_end(tmp_path / "home", Toy())._job().name
+    shutil.copytree(tmp_path / "home", tmp_path / "copy", symlinks=True)
+    assert back_end(tmp_path / "home", Toy())._job().name == name
+    assert back_end(tmp_path / "copy", Toy())._job().name != name
+
+
+def test_the_environment_of_workers_is_for_their_owner_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "it's secret\nand long")
+    job = back_end(tmp_path, Toy(), keep=["AWS_SECRET_ACCESS_KEY", "NOT_SET"])._job()
+    job.write_environment()
+    assert stat.S_IMODE(job.environment_file.stat().st_mode) == 0o600
+    said = batch.run(["sh", "-c", f". '{job.environment_file}'; echo \"$AWS_SECRET_ACCESS_KEY\"; env"])
+    assert said.startswith("it's secret\nand long\n")
+    assert "HERE=1" in said.splitlines()
+    assert "secret" not in str(job.options())
+    given = job.arguments()
+    assert [given[i + 1] for i, word in enumerate(given) if word == "--keep"][-2:] == list(
+        job.site.workers.keep
+    )
+
+
+@pytest.mark.parametrize(
+    ("workers", "expected"),
+    [
+        ({}, (38286, 4254)),
+        ({"lifetime": 3600, "stagger": 600}, (3600, 600)),
+        ({"lifetime": 3600}, (3600, 360)),
+        ({"lifetime": 90000}, (33540, 9000)),
+        ({"walltime": 120, "grace": 60}, (27, 3)),
+        ({"walltime": 2, "grace": 1}, (1, 0)),
+    ],
+)
+def test_worker_hosts_leave_before_the_walltime_and_not_all_at_once(
+    tmp_path: Path, workers: dict[str, Any], expected: tuple[int, int]
+) -> None:
+    job = back_end(tmp_path, Toy(), **workers)._job()
+    assert job.times() == expected
+    assert sum(expected) <= job.site.workers.walltime - job.site.workers.grace
+
+
+def test_which_jobs_have_joined_is_asked_of_the_scheduler(tmp_path: Path) -> None:
+    backend = back_end(tmp_path, Toy(), dashboard_port=free_port())
+    assert backend._joined() == frozenset()
+    backend.start()
+    try:
+        flags = [*backend.certificates.flags("worker"), "--no-nanny", "--no-dashboard", "--nthreads", "1"]
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", backend.address(), *flags]
+        worker = Keeper("w", [*command, "--name", "slurm-12_3"], tmp_path, backend.environment)
+        worker.start()
+        try:
+            reach(lambda: backend._joined() == {"12_3"})
+        finally:
+            worker.stop()
+    finally:
+        backend.close()
 
 
 def crash(backend: Shown) -> None:
@@ -497,10 +599,19 @@ def test_a_command_that_fails_says_why_in_its_own_words(monkeypatch: pytest.Monk
 def test_the_address_that_workers_reach() -> None:
     assert batch.reachable(SchedulerPart(host="10.1.2.3")) == "10.1.2.3"
     assert batch.reachable(SchedulerPart(interface="lo")) == "127.0.0.1"
-    assert batch.reachable(SchedulerPart())
     with pytest.raises(RequestError, match="no-such-wire") as caught:
         batch.reachable(SchedulerPart(interface="no-such-wire"))
     assert caught.value.code == "bad-site"
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare")
+def test_an_address_is_not_guessed_where_there_is_none() -> None:
+    code = (
+        "from binworks.deploy.batch import reachable\nfrom binworks.deploy.site import SchedulerPart\n"
+        "try:\n    reachable(SchedulerPart())\nexcept Exception as error:\n    print(error.code, error.where)"
+    )
+    alone = ["unshare", "--net", sys.executable, "-c", code]
+    assert subprocess.run(alone, capture_output=True, text=True).stdout == "bad-site scheduler\n"
 
 
 def test_workers_use_no_kernels_that_somebody_else_may_have_put_there(

@@ -23,6 +23,7 @@ from binworks.deploy.slurm import SlurmBackend, entry, script
 from binworks.deploy.tls import Certificates
 from binworks.deploy.worker import parser
 from binworks.service.environment import WORKER
+from binworks.tensors.errors import RequestError
 
 
 @pytest.fixture(scope="module")
@@ -183,22 +184,61 @@ def test_the_script_becomes_the_worker_host_and_says_all_that_it_needs(
         environment={"OMP_NUM_THREADS": "1"},
         preload="binworks.service.preload",
     )
+    job.write_environment()
     lines = script(job).splitlines()
     assert lines[0].startswith("#!")
     for expected in (
-        "-J binworks-1",
+        f"-J binworks-1-{job.digest}",
         "--export=NONE",
         "--no-requeue",
         "--signal=B:TERM@600",
         "-t 0-12:00:00",
     ):
         assert f"#SBATCH {expected}" in lines
-    assert "export X509_USER_PROXY='/home/jo'\"'\"'s/proxy'" in lines
-    assert "export OMP_NUM_THREADS=1" in lines
-    assert not any(line.startswith("export NOT_SET") for line in lines)
+    assert f". {tmp_path}/cluster-environment" in lines
+    assert "proxy" not in script(job)
+    assert "export X509_USER_PROXY='/home/jo'\"'\"'s/proxy'" in job.environment_file.read_text().splitlines()
     words = shlex.split(lines[-1])
     assert words[:5] == ["exec", sys.executable, "-m", "binworks.deploy.worker", "tls://10.1.2.3:8786"]
     options = parser().parse_args(words[4:])
     assert (options.nworkers, options.nthreads, options.grace, options.lifetime) == (8, 1, 600, 3600)
     assert options.tls_key == "/srv/my home/key"
     assert options.keep == ["OMP_NUM_THREADS", "X509_USER_PROXY", "NOT_SET"]
+
+
+@pytest.mark.parametrize(
+    "directive", ["-M other", "--clusters=other", "--job-name=mine", "--signal=INT", "-a 0-3"]
+)
+def test_directives_with_which_jobs_would_be_lost_from_sight_are_refused(
+    tmp_path: Path, directive: str
+) -> None:
+    backend = back_end(tmp_path, directives=[directive])
+    with pytest.raises(RequestError, match=directive) as caught:
+        backend.start()
+    assert caught.value.code == "bad-site"
+    backend.close()
+
+
+def test_jobs_of_an_older_make_go_and_variables_of_the_shell_change_nothing(
+    slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "SBATCH_JOB_NAME": "other",
+        "SQUEUE_PARTITION": "other",
+        "SBATCH_EXPORT": "ALL",
+    }.items():
+        monkeypatch.setenv(name, value)
+    old, new = (back_end(tmp_path, directives=["--begin=now+1hour", f"--nice={nice}"]) for nice in (1, 2))
+    for backend, wanted in ((old, 3), (new, 2)):
+        backend.start()
+        backend.scale(wanted)
+        waits = f"{wanted} jobs wait in the queue (BeginTime)"
+        reach(lambda backend=backend, waits=waits: backend.status().reason == waits, 20)  # type: ignore[misc]
+        if backend is old:
+            crash(old)
+            left = set(slurm.jobs("PENDING"))
+    try:
+        reach(lambda: len(slurm.jobs("PENDING")) == 2, 20)
+        assert left.isdisjoint(slurm.jobs("PENDING"))
+    finally:
+        new.close()
