@@ -34,18 +34,18 @@ def here(tmp_path: Path) -> Iterator[Apart]:
 def test_certificates_are_renewed_while_a_job_runs(here: Apart, tmp_path: Path) -> None:
     head, left, right, driver = here.parts.keepers
     job = here.submit(0.4, "renewed")
-    reach(lambda: here.done(job) >= 2, 60)
+    reach(lambda: here.done(job) >= 2, 120)
     here.parts.certificates.renew()
     with rightful(here.parts.address, here.parts.certificates) as client:
         before = set(client.scheduler_info()["workers"])
         restart(left)  # it has a new one, and the scheduler its old one
-        reach(lambda: len(now := set(client.scheduler_info()["workers"])) == 2 and now != before, 60)
+        reach(lambda: len(now := set(client.scheduler_info()["workers"])) == 2 and now != before, 120)
     restart(head)
     restart(driver)
     restart(right)
     here.check(job, tmp_path / "serial")
     with rightful(here.parts.address, here.parts.certificates) as client:
-        reach(lambda: len(client.scheduler_info()["workers"]) == 2, 60)
+        reach(lambda: len(client.scheduler_info()["workers"]) == 2, 120)
 
 
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
@@ -56,7 +56,7 @@ def test_the_units_of_a_host_that_is_cut_off_are_done_by_another_and_it_comes_ba
         assert spread.ready()
         removed, registered = spread.removed(), spread.registered()
         gone.cut()
-        noticed = seconds(lambda: spread.removed() > removed, 60)
+        noticed = seconds(lambda: spread.removed() > removed, 120)
         spread.apart.check(job, tmp_path / "serial")
         assert spread.apart.done_at(job, stays.address) > spread.apart.done_at(job, gone.address)
         gone.join()
