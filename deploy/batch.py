@@ -48,6 +48,12 @@ WORKERS_SHARE = 0.9
 ID_FILE = "cluster-id"
 ID_LETTERS, DIGEST_LETTERS = 8, 12
 ENVIRONMENT_FILE = "cluster-environment"
+ANY_TIME = {
+    "workers": {"count", "minimum", "maximum", "idle"},
+    "slurm": {"poll_seconds"},
+    "htcondor": {"poll_seconds"},
+}
+"""What a site file says that makes no difference to a job."""
 MARGIN_SECONDS = 60
 """Between the walltime and the moment at which a worker host has left, however slowly it started."""
 JOINED_SECONDS = 5.0
@@ -119,7 +125,8 @@ class WorkerJob:
         """What differs if a job that was submitted earlier would not do what one does now."""
         authority = Path(self.tls[1]) if len(self.tls) > 1 else None
         signed = sha256(authority.read_bytes()).hexdigest() if authority and authority.exists() else None
-        parts = [self.options(), self.exports(), self.site.model_dump_json(), signed, source_digest()]
+        site = self.site.model_dump_json(exclude=ANY_TIME)
+        parts = [self.options(), self.exports(), site, signed, source_digest()]
         return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:DIGEST_LETTERS]
 
     def times(self) -> tuple[int, int]:

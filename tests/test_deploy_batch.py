@@ -467,6 +467,7 @@ def test_jobs_of_another_make_are_told_apart(tmp_path: Path, monkeypatch: pytest
 
     first = digest()
     assert digest() == first
+    assert digest(count=7) == first
     assert digest(processes=2) != first
     assert back_end(tmp_path / "home", Toy(), port=9998)._job().digest != first
     monkeypatch.setenv("OF_MINE", "1")
