@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -447,6 +448,8 @@ def parser() -> argparse.ArgumentParser:
 
 def outside(given: argparse.Namespace, out: Path) -> int:
     """Prepare what needs this machine, then go on in namespaces of our own."""
+    # as an exception, so that what was started is ended on the way out
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     data = out / "data"
     sample(data, events=given.events, seed=SEED, jobs=os.cpu_count() or 1)
     reference = local_tensor(data, out / "home", out / "reference.json", given.events)
