@@ -16,7 +16,7 @@ from parted_service import LOOPBACK, Apart, apart, restart, rightful
 
 from binworks.service.up import choose_port
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]  # half a minute each on a quiet machine
 
 
 @pytest.fixture
