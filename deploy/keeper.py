@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -17,6 +18,8 @@ FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 30.0
 HEALTHY_SECONDS = 10.0
 GRACE_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
 
 
 class Supervisor(threading.Thread):
@@ -63,8 +66,13 @@ class Supervisor(threading.Thread):
             with self._lock:
                 if self._stopping.is_set():
                     return
-                self._process = self._start()
-            self.exit_code = self._process.wait()
+                try:
+                    self._process = self._start()
+                except OSError as error:  # no memory, no disk: as if it had ended at once
+                    self._process = None
+                    log.warning("%s cannot be started: %s", self.process_name, error)
+            if self._process is not None:
+                self.exit_code = self._process.wait()
             if self._stopping.is_set():
                 return
             lived = time.monotonic() - begun
@@ -134,13 +142,22 @@ class Keeper(Supervisor):
     folder : Path
         Its output is appended to ``<folder>/<name>.out``.
     environment : mapping
-        Added to this process's.
+        Added to what it inherits.
+    inherited : mapping
+        Of the environment; default: all of this process's.
     """
 
     def __init__(
-        self, name: str, command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        inherited: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(name, command, {**os.environ, **(environment or {})})
+        before = os.environ if inherited is None else inherited
+        super().__init__(name, command, {**before, **(environment or {})})
         self.output = folder / f"{name}.out"
 
     @contextmanager

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from binworks.deploy.keeper import Keeper
+from binworks.deploy.worker import scrubbed
 
 CONFIGURATION = {
     # The driver counts whom a unit kills; Dask would blame all units that a dead worker held.
@@ -45,13 +47,14 @@ def scheduler(
     flags : sequence of str
         Its certificates; with them it talks TLS only.
     environment : mapping
-        Added to this process's.
+        Added to what workers may see of this process's: their code may ask the scheduler for its own.
     """
     options = ["--host", host, "--port", str(port)]
     options += ["--dashboard-address", f"{LOOPBACK}:{dashboard_port}", "--dashboard-prefix", DASHBOARD_PREFIX]
     if flags:
         options += ["--protocol", "tls", *flags]
     command = [sys.executable, "-m", "binworks.deploy.dask", "scheduler", *options]
-    keeper = Keeper("scheduler", command, folder / "logs", environment)
+    inherited = scrubbed(os.environ, ("PYTHONPATH",))
+    keeper = Keeper("scheduler", command, folder / "logs", environment, inherited=inherited)
     keeper.start()
     return keeper

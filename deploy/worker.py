@@ -14,7 +14,6 @@ import os
 import random
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from binworks.deploy.keeper import Supervisor
+from binworks.deploy.scratch import private_folder
 from binworks.deploy.tls import ENVIRONMENT as ENCRYPTED
 from binworks.tensors.errors import TransientError
 
@@ -40,6 +40,8 @@ DRAIN = "BINWORKS_DRAIN"
 """Variable that names the file for which workers look; what they are at they write into files beside it."""
 STARTING, JOINED = "starting", "joined"
 
+HEEDED = (signal.SIGTERM, signal.SIGINT)
+
 LOOK_SECONDS = 0.2
 SETTLE_SECONDS = 1.0
 """A worker that is just joining says so within this time."""
@@ -55,7 +57,7 @@ examples:
       --tls-ca-file ca.pem --tls-cert worker.pem --tls-key worker-key.pem --keep X509_USER_PROXY
 
 SIGTERM drains: no new units, those under way are finished, exit code 0; after --grace seconds the rest is
-lost, exit code 1. A second SIGTERM, or SIGINT, ends all at once.
+lost, exit code 1. SIGINT ends all at once.
 """
 
 log = logging.getLogger("binworks.deploy.worker")  # not `__main__`, as which it runs
@@ -78,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--grace", type=float, default=600.0, metavar="SECONDS", help="longest drain (default: %(default)g)"
     )
+    made.add_argument("--ready-file", type=Path, metavar="FILE", help="is there while a worker has joined")
     made.add_argument(
         "--lifetime", type=float, metavar="SECONDS", help="drain and exit with 0 so long after joining"
     )
@@ -131,8 +134,8 @@ def _bytes(text: str) -> int:
         raise argparse.ArgumentTypeError(f"not a number of bytes, as 16GB: {text!r}") from None
 
 
-def command(options: argparse.Namespace) -> list[str]:
-    """Return the command that runs Dask's workers."""
+def command(options: argparse.Namespace, scratch: Path) -> list[str]:
+    """Return the command that runs Dask's workers; their files go to a folder that nobody else can enter."""
     said = [sys.executable, "-m", "binworks.deploy.dask", "worker", options.scheduler, "--nanny"]
     # a worker serves its figures even without a dashboard, and to everybody unless it is told not to
     said += ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
@@ -143,7 +146,7 @@ def command(options: argparse.Namespace) -> list[str]:
     given = {
         "--memory-limit": limit,
         "--name": options.name,
-        "--local-directory": options.local_directory,
+        "--local-directory": scratch,
         "--host": options.host,
         "--interface": options.interface,
         "--tls-ca-file": options.tls_ca_file,
@@ -184,7 +187,7 @@ class Host:
     options : argparse.Namespace
         As `parser` makes them.
     folder : Path
-        Private to this host: here it speaks with its workers.
+        Private to this host: here it speaks with its workers, and they keep their files.
     """
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
@@ -192,7 +195,7 @@ class Host:
         self.drain_file = folder / "drain"
         encrypted = ENCRYPTED if options.tls_cert else {}
         environment = {**os.environ, **encrypted, DRAIN: str(self.drain_file)}
-        self.workers = Supervisor("dask worker", command(options), environment)
+        self.workers = Supervisor("dask worker", command(options, folder), environment)
         self.signals: SimpleQueue[int] = SimpleQueue()
 
     def run(self) -> int:
@@ -203,8 +206,9 @@ class Host:
         TransientError
             Code ``no-scheduler``.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in HEEDED:
             signal.signal(number, self._take)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)  # before the workers, who would be deaf otherwise
         self.workers.start()
         try:
             heard = self.serve()
@@ -212,6 +216,7 @@ class Host:
         finally:
             # without a worker there is nothing to clear up, and Dask would tell a long story
             self.workers.stop(END_SECONDS, signal.SIGTERM if self.states() else signal.SIGKILL)
+            self._show_ready(False)
 
     def _take(self, number: int, _frame: object) -> None:
         self.signals.put(number)
@@ -228,7 +233,9 @@ class Host:
         while end is None or time.monotonic() < end:
             if (number := self._heard()) is not None:
                 return number
-            if JOINED in self.states():
+            ready = JOINED in self.states()
+            self._show_ready(ready)
+            if ready:
                 seen = time.monotonic()
                 end = end or seen + self._lifetime()
             elif self.options.death_timeout and time.monotonic() - seen > self.options.death_timeout:
@@ -248,8 +255,12 @@ class Host:
         return max(0.0, seconds + spread)
 
     def drain(self) -> int:
-        """Let the workers finish; return the exit code."""
+        """Let the workers finish; return the exit code.
+
+        Who asks for a drain need not know of another one: a second SIGTERM changes nothing.
+        """
         log.info("draining")
+        self._show_ready(False)
         begin = time.monotonic()
         self.workers.retire()
         self.drain_file.touch()
@@ -257,10 +268,18 @@ class Host:
             if time.monotonic() - begin > self.options.grace:
                 log.error("not drained within %g s: what is under way is lost", self.options.grace)
                 return 1
-            if (number := self._heard()) is not None:
-                return 128 + number
+            if self._heard() == signal.SIGINT:
+                return 128 + signal.SIGINT
         log.info("drained in %.1f s", time.monotonic() - begin)
         return 0
+
+    def _show_ready(self, ready: bool) -> None:
+        path = self.options.ready_file
+        if path is not None and path.exists() != ready:
+            if ready:
+                path.touch()
+            else:
+                path.unlink(missing_ok=True)
 
     def _busy(self, seconds: float) -> bool:
         """Return whether there is a worker that takes leave, or may do so soon."""
@@ -286,6 +305,8 @@ class Host:
 
 def main() -> None:
     """Be a worker host."""
+    # what comes before there is a handler waits: the kernel would not even give it to a container's first process
+    signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)
     options = parser().parse_args()
     clean = scrubbed(os.environ, options.keep)
     if clean != dict(os.environ):  # also this process keeps nothing: the workers' user can look into it
@@ -294,11 +315,9 @@ def main() -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s - worker host - %(message)s"
     )
-    if options.local_directory is not None:
-        options.local_directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="binworks-worker-", dir=options.local_directory) as folder:
+    with private_folder(options.local_directory, "binworks-worker-") as folder:
         try:
-            code = Host(options, Path(folder)).run()
+            code = Host(options, folder).run()
         except TransientError as error:
             log.error("%s", error)  # noqa: TRY400  a traceback would not help
             code = 1

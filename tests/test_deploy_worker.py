@@ -24,6 +24,7 @@ from service_toys import Running, registered, write_all
 
 from binworks.deploy.keeper import Keeper, Supervisor
 from binworks.deploy.scheduler import scheduler
+from binworks.deploy.scratch import private_folder
 from binworks.deploy.worker import command, parser, scrubbed
 from binworks.service.up import choose_port
 from binworks.service.workforce import Bounds
@@ -89,22 +90,43 @@ def test_sigterm_lets_a_worker_finish_and_hand_over_what_it_is_at(dask: str, tmp
     assert not list(tmp_path.glob("binworks-worker-*"))
 
 
-@pytest.mark.parametrize(("options", "again", "code"), [((), True, 143), (("--grace", "1"), False, 1)])
-def test_who_asks_twice_or_has_waited_long_enough_loses_what_runs(
-    dask: str, tmp_path: Path, options: Sequence[str], again: bool, code: int
+@pytest.mark.parametrize(("options", "then", "code"), [((), signal.SIGINT, 130), (("--grace", "3"), None, 1)])
+def test_sigterm_drains_however_often_and_only_sigint_or_the_end_of_grace_lose_what_runs(
+    dask: str, tmp_path: Path, options: Sequence[str], then: signal.Signals | None, code: int
 ) -> None:
+    ready = tmp_path / "ready"
+    options = (*options, "--ready-file", str(ready))
     with Client(dask, set_as_default=False) as client, host(tmp_path, dask, *options) as process:
         reach(lambda: len(names(client)) == 1)
+        reach(ready.exists, 5)
         future = busy(client, tmp_path, 600)
         family = below(process)
-        process.send_signal(signal.SIGTERM)
-        if again:
-            time.sleep(1)
-            assert process.poll() is None
+        for _ in range(2):
             process.send_signal(signal.SIGTERM)
+            time.sleep(0.8)
+            assert process.poll() is None
+        assert not ready.exists()
+        if then is not None:
+            process.send_signal(then)
         assert process.wait(20) == code
         future.cancel()
         assert psutil.wait_procs(family, 5)[1] == []
+    assert not list(tmp_path.glob("binworks-worker-*"))
+
+
+def test_a_signal_that_comes_while_a_host_starts_is_not_lost(tmp_path: Path) -> None:
+    nowhere = f"tcp://{LOOPBACK}:{choose_port(LOOPBACK, 0)}"
+    with host(tmp_path, nowhere) as process:
+        reach(lambda: held_back(process.pid), 20)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert "draining" in (tmp_path / "out").read_text()
+
+
+def held_back(pid: int) -> bool:
+    """Whether a process holds SIGTERM back, or has a handler for it already."""
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool((int(status["SigBlk"], 16) | int(status["SigCgt"], 16)) >> (signal.SIGTERM - 1) & 1)
 
 
 def test_a_host_without_a_scheduler_drains_at_once(tmp_path: Path) -> None:
@@ -175,7 +197,8 @@ def test_workers_share_the_memory_that_is_given_for_all(capsys: pytest.CaptureFi
     options = parser().parse_args(
         ["tls://h:1", "--memory", "16GB", "--memory-limit", "1GB", "--nworkers", "4"]
     )
-    words = command(options)
+    words = command(options, Path("/own"))
+    assert words[words.index("--local-directory") + 1] == "/own"
     assert words[words.index("--memory-limit") + 1] == str((16_000_000_000 - 200_000_000) // 4)
     with pytest.raises(SystemExit):
         parser().parse_args(["tls://h:1", "--memory", "much"])
@@ -224,6 +247,42 @@ def test_a_process_that_is_to_retire_ends_by_itself_and_is_not_started_again(tmp
     keeper.join(20)
     assert (keeper.exit_code, keeper.restarts) == (0, 0)
     assert isinstance(keeper, Supervisor)
+
+
+def test_a_process_for_which_there_is_no_room_is_started_later(tmp_path: Path) -> None:
+    (tmp_path / "logs").touch()  # no folder
+    keeper = Keeper("late", [sys.executable, "-c", "import time; time.sleep(600)"], tmp_path / "logs")
+    keeper.start()
+    reach(lambda: keeper.restarts)
+    assert not keeper.alive
+    (tmp_path / "logs").unlink()
+    reach(lambda: keeper.alive)
+    keeper.stop()
+
+
+def test_the_scheduler_sees_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPASSWORD", "secret")
+    keeper = scheduler(tmp_path, host=LOOPBACK, port=choose_port(LOOPBACK, 0), dashboard_port=0)
+    try:
+        reach(lambda: keeper.alive)
+        assert "secret" not in psutil.Process(keeper.pid).environ().values()
+    finally:
+        keeper.stop()
+
+
+def test_the_folders_of_killed_hosts_are_removed_by_the_next_one_and_nobody_elses(tmp_path: Path) -> None:
+    left, young, other = (tmp_path / name for name in ("own-left", "own-young", "other-left"))
+    for folder in (left, young, other):
+        folder.mkdir()
+        (folder / "lock").touch()
+    for folder in (left, other):
+        os.utime(folder, (0, 0))
+    with private_folder(tmp_path, "own-") as used:
+        os.utime(used, (0, 0))
+        with private_folder(tmp_path, "own-") as mine:
+            assert mine.stat().st_mode & 0o077 == 0
+            assert set(tmp_path.iterdir()) == {used, mine, young, other}
+    assert set(tmp_path.iterdir()) == {young, other}
 
 
 # kernels
