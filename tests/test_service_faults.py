@@ -377,8 +377,10 @@ def up(home: Path, data: Path) -> subprocess.Popen[str]:
 
 
 def test_a_job_waits_for_workers_and_says_so(running: Running, data: Path) -> None:
+    backend = running.service.backend
     running.service.workforce.ask(Bounds(0, 0))
     try:
+        reach(lambda: not backend.workers and not any(k.is_alive() for k in backend.leaving), "no worker")
         job = running.submit({"D": write_all(data / "none", 1, 1000)}).id
         view = running.until(job, lambda view: view.note is not None, 30)
         assert "No worker is connected" in str(view.note)
