@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from binworks.processors.sources import PROTOCOLS, Login
 from binworks.service.settings import Settings
-from binworks.tensors.errors import RequestError
+from binworks.tensors.errors import RequestError, TransientError
 
 FOLDER = "BINWORKS_CREDENTIALS"
 """Name in the environment of workers."""
@@ -75,6 +75,8 @@ def login(owner: str | None, path: str) -> Login | None:
     RequestError
         ``credential-missing``, ``credential-unusable``, ``credential-expired`` or ``credential-shadowed``: each says
         what to do, none where the file is.
+    TransientError
+        ``credential-missing``, if the whole folder is not there: another worker may see it.
     """
     if owner is None or not path.startswith(PROTOCOLS):
         return None
@@ -86,6 +88,13 @@ def login(owner: str | None, path: str) -> Login | None:
             code="credential-missing",
             where=owner,
             hint="Whoever runs the service must give it to the workers.",
+        )
+    if not Path(folder).is_dir():
+        raise TransientError(
+            "This worker does not see the folder of credentials.",
+            code="credential-missing",
+            where=owner,
+            hint=f"It must be there on all machines where workers run, under the path that {FOLDER} names.",
         )
     endings = tuple(_FORBIDDEN_BITS)
     proxy, token = (_usable(Path(folder, file_name(owner) + ending), owner) for ending in endings)

@@ -25,7 +25,7 @@ from binworks.processors.sources import open_source
 from binworks.service import credentials
 from binworks.service.model import JobRequest, JobState, JobView
 from binworks.service.requests import resolve
-from binworks.tensors.errors import RequestError
+from binworks.tensors.errors import RequestError, TransientError
 
 pytestmark = pytest.mark.faults
 needs_tokens = pytest.mark.skipif(
@@ -196,6 +196,9 @@ def test_a_worker_that_was_not_told_the_folder_reads_nothing_with_its_own_login(
         with pytest.raises(RequestError) as refused:
             credentials.login("jane", URL)
         assert refused.value.code == "credential-missing"
+    monkeypatch.setenv(credentials.FOLDER, f"{folder}/not-mounted")
+    with pytest.raises(TransientError, match="does not see"):  # another machine may
+        credentials.login("jane", URL)
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,15 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 HOST, PORT = "127.0.0.1", 21094
+HOLD = "ip link set lo up && echo up && exec sleep infinity"
 START_SECONDS = 20.0
 CLONE_NEWNET = 0x40000000
 
 
 def why_not() -> str | None:
     """Return why no server can be started here."""
-    missing = [tool for tool in ("xrootd", "unshare", "nsenter", "ip") if shutil.which(tool) is None]
+    tools = ("xrootd", "unshare", "nsenter", "setpriv", "ip")
+    missing = [tool for tool in tools if shutil.which(tool) is None]
     if missing:
         return f"not installed: {', '.join(missing)} (apt-get install xrootd-server util-linux iproute2)"
     if os.geteuid() != 0:
@@ -106,7 +108,8 @@ class Server:
         if beside is not None:
             self.space = beside.space
             return
-        holder = ["unshare", "--net", "sh", "-c", "ip link set lo up && echo up && exec sleep 100000"]
+        dies_with_us = [sys.executable, "-m", "binworks.deploy.child", str(os.getpid())]
+        holder = [*dies_with_us, "unshare", "--net", "sh", "-c", HOLD]
         self._holder = subprocess.Popen(holder, stdout=subprocess.PIPE)
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == b"up\n"
@@ -127,7 +130,8 @@ class Server:
         usual += [f"all.adminpath {self.folder}/admin", f"all.pidpath {self.folder}/admin"]
         config.write_text("\n".join([*usual, *self.settings, ""]))
         shutil.chown(self.folder, "xrootd", "xrootd")
-        command = ["xrootd", "-R", "xrootd", "-c", str(config), "-l", str(self.folder / "log")]
+        user = ["setpriv", "--reuid=xrootd", "--regid=xrootd", "--init-groups", "--pdeathsig=KILL"]
+        command = [*user, "xrootd", "-c", str(config), "-l", str(self.folder / "log")]
         self._process = subprocess.Popen(
             [*self._enter, *command], stdout=subprocess.DEVNULL, env=self.environment
         )
