@@ -65,7 +65,7 @@ def test_closing_does_not_wait_for_what_runs(tmp_path: Path) -> None:
             reach(lambda: any(client.processing().values()))
             begin = time.monotonic()
             backend.close()
-            assert time.monotonic() - begin < 10
+            assert time.monotonic() - begin < 60  # a machine may be busy; the unit takes ten minutes
     finally:
         backend.close()
 

@@ -31,7 +31,7 @@ from binworks.service.jobs import Jobs
 from binworks.service.model import JobState, UnitState
 from binworks.service.settings import Settings
 from binworks.service.store import Store, digest_of
-from binworks.service.workforce import Bounds
+from binworks.service.workforce import Bounds, connected
 
 pytestmark = pytest.mark.faults
 
@@ -100,6 +100,7 @@ def test_a_kill_in_mid_job_changes_no_bit_and_doubles_no_unit(
 ) -> None:
     files = write_all(data / "kills", FILES, EVENTS)
     journal = tmp_path / "journal"
+    reach(lambda: connected(running.settings.dashboard) == 2, "both workers")  # one was killed a moment ago
     job = running.submit({"D": files}, options={"pause": 0.3, "journal": str(journal)}).id
     running.until(job, lambda view: view.counts.units.done >= 3)
     for victim in victims.split():
