@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -420,3 +421,18 @@ def test_workers_are_scaled_by_a_metric_that_the_api_shows(root: Path, s3: Rende
 def _processes(found: Rendered) -> Any:
     command = found.container("worker")["command"]
     return command[command.index("--nworkers") + 1]
+
+
+def test_the_chart_can_be_packed(helm: Path, tmp_path: Path) -> None:
+    done = run(helm, "package", CHART, "--destination", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (archive,) = tmp_path.iterdir()
+    with tarfile.open(archive) as packed:
+        names = {name.removeprefix("binworks/") for name in packed.getnames()}
+    assert {
+        "Chart.yaml",
+        "values.schema.json",
+        "README.md",
+        "files/alerts.yaml",
+        "templates/_pods.tpl",
+    } <= names
