@@ -46,7 +46,8 @@ CLOSE_POLL_SECONDS = 0.5
 WORKERS_SHARE = 0.9
 """Of a job's memory: the rest is for the processes that watch over the workers."""
 ID_FILE = "cluster-id"
-ID_LETTERS, DIGEST_LETTERS = 8, 12
+PLACE_FILE = "cluster-home"
+DIGEST_LETTERS = 12
 ENVIRONMENT_FILE = "cluster-environment"
 ANY_TIME = {
     "workers": {"count", "minimum", "maximum", "idle"},
@@ -352,11 +353,13 @@ class BatchBackend(ABC):
 
     def _read_id(self) -> str:
         """Return what tells the jobs of this home from all others, also from those of a copy of it."""
-        path = self.folder / ID_FILE
-        if not path.exists():
+        path, place = self.folder / ID_FILE, self.folder / PLACE_FILE
+        here = str(self.folder.resolve())
+        if not path.exists() or not place.exists() or place.read_text().strip() != here:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write(path, secrets.token_hex(8))
-        return sha256(f"{path.read_text().strip()} {path.resolve()}".encode()).hexdigest()[:ID_LETTERS]
+            write(path, secrets.token_hex(4))
+            write(place, here)
+        return path.read_text().strip()
 
     def _run(self) -> None:
         while not self._closing.is_set():
