@@ -10,7 +10,8 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,16 +19,15 @@ from typing import Any
 
 from binworks.deploy.batch import BatchBackend, Queue, WorkerJob, run, write
 from binworks.deploy.reconcile import Entry, JobState
-from binworks.deploy.site import WorkersPart
 from binworks.tensors.errors import RequestError, TransientError
 
 OWN = "BinworksCluster"
 """Attribute of all jobs of one service; condor_q finds them by it."""
-WANTED = ("ClusterId", "ProcId", "JobStatus", "HoldReason", "LastRejMatchReason")
+MAKE = "BinworksMake"
+"""Attribute that differs for jobs that run something else."""
+WANTED = ("ClusterId", "ProcId", "JobStatus", "HoldReason", "LastRejMatchReason", MAKE)
 PER_JOB = "@JOB@"
 """Stands for the number of a job until condor_submit fills it in."""
-MARGIN_SECONDS = 60
-"""Between the walltime and the moment at which a worker host has left, however slowly it started."""
 DISK_BYTES = 1_000_000_000
 """Of each worker, for what Dask spills."""
 REASON_LETTERS = 120
@@ -46,7 +46,7 @@ SUSPENDED = 7
 FAILED = "ExitBySignal || ExitCode != 0"
 HOW = 'ExitBySignal ? strcat("it ended by signal ", ExitSignal) : strcat("it ended with code ", ExitCode)'
 
-RESERVED = frozenset({"arguments", "environment", "executable", "queue", f"my.{OWN.lower()}"})
+RESERVED = frozenset({"arguments", "executable", "queue", f"my.{OWN.lower()}", f"my.{MAKE.lower()}"})
 LISTS = frozenset({"encryptinputfiles", "transferinputfiles"})
 """Commands of a site that are added to ours instead of replacing them."""
 
@@ -84,13 +84,13 @@ class HTCondorQueue:
     def jobs(self) -> Mapping[str, Entry]:
         """Return all jobs of this service."""
         only = ["-constraint", self._mine(), "-json", "-attributes", ",".join(WANTED)]
-        return entries(run(["condor_q", *self.place, *only]))
+        return entries(run(["condor_q", *self.place, *only]), self.job.digest)
 
-    def drain(self, names: Collection[str]) -> None:
+    def drain(self, names: Sequence[str]) -> None:
         """Send SIGTERM to the worker hosts; their jobs leave the queue when they have ended."""
         self._act("condor_rm", names)
 
-    def remove(self, names: Collection[str]) -> None:
+    def remove(self, names: Sequence[str]) -> None:
         """End jobs at once, also those that are being drained."""
         with suppress(TransientError):  # none of them runs
             self._on("condor_vacate_job", ["-fast"], f"JobStatus == 2 && ({_any(names)})")
@@ -98,7 +98,7 @@ class HTCondorQueue:
             self._on("condor_rm", ["-forcex"], f"JobStatus == 3 && ({_any(names)})")
         self._act("condor_rm", names)
 
-    def _act(self, program: str, names: Collection[str]) -> None:
+    def _act(self, program: str, names: Sequence[str]) -> None:
         try:
             self._on(program, [], _any(names))
         except TransientError:
@@ -142,18 +142,13 @@ def description(job: WorkerJob) -> str:
     Raises
     ------
     RequestError
-        Code ``bad-site`` if the site's commands, or values of the environment, cannot be written into it.
+        Code ``bad-site`` if the site's commands cannot be written into it.
     """
     from dask_jobqueue.htcondor import HTCondorJob  # the laptop's `binworks up` needs none
 
     workers = job.site.workers
-    files = {path: Path(path).name for path in job.tls[1::2]} if job.site.htcondor.transfer else {}
-    times = dict(zip(("lifetime", "stagger"), lifetime(workers), strict=True))
-    sent = replace(
-        job,
-        tls=tuple(files.get(word, word) for word in job.tls),
-        site=job.site.model_copy(update={"workers": workers.model_copy(update=times)}),
-    )
+    files = sent_files(job)
+    sent = replace(job, tls=tuple(Path(word).name if word in files else word for word in job.tls))
     options = sent.options()
     del options["job_script_prologue"]  # the wrapper has it
     if "scratch" not in workers.model_fields_set:
@@ -172,7 +167,7 @@ def description(job: WorkerJob) -> str:
     )
     made.executable = str(logs / "worker.sh")
     made.job_header_dict = merged(
-        {**made.job_header_dict, **directives(job, list(files))}, job.site.htcondor.directives
+        {**made.job_header_dict, **directives(job, files)}, job.site.htcondor.directives
     )
     lines = made.job_script().splitlines()
     return "\n".join(_literal(line) if line.startswith("Arguments = ") else line for line in lines) + "\n"
@@ -183,16 +178,9 @@ def _literal(arguments: str) -> str:
     return arguments.replace("$", "$(DOLLAR)").replace(PER_JOB, "$(ClusterId).$(ProcId)")
 
 
-def lifetime(workers: WorkersPart) -> tuple[int, int]:
-    """Return the seconds after which a worker host leaves, early enough to be done at the walltime, and their spread.
-
-    HTCondor tells a job nothing before its time is over.
-    """
-    left = workers.walltime - workers.grace
-    longest = left - min(MARGIN_SECONDS, left // 2)
-    spread = workers.spread if workers.lifetime is not None else workers.stagger or longest // 10
-    spread = min(spread, longest // 2)
-    return max(1, min(workers.lifetime or longest, longest - spread)), spread
+def sent_files(job: WorkerJob) -> list[str]:
+    """Return what HTCondor sends with each job, none if the machines see the home."""
+    return [*job.tls[1::2], str(job.environment_file)] if job.site.htcondor.transfer else []
 
 
 def directives(job: WorkerJob, files: Sequence[str]) -> dict[str, str]:
@@ -202,16 +190,16 @@ def directives(job: WorkerJob, files: Sequence[str]) -> dict[str, str]:
     ----------
     job : WorkerJob
     files : sequence of str
-        Certificates and key that are sent with the job.
+        Sent with the job.
     """
     workers = job.site.workers
     commands = {
         "batch_name": job.name,
         "initialdir": str(job.logs / "htcondor"),  # where the service was started may be nothing to a worker
         f"MY.{OWN}": quoted(job.name),
+        f"MY.{MAKE}": quoted(job.digest),
         "RequestMemory": str(math.ceil(workers.memory / 2**20)),
-        "getenv": "False",
-        "environment": environment(job.exports()),
+        "getenv": "False",  # what a worker needs is in a file, since everybody can read descriptions
         # condor_rm: SIGTERM to the worker host, and time to finish; at most what the machine's policy allows
         "want_graceful_removal": "True",
         "kill_sig": "SIGTERM",
@@ -249,7 +237,7 @@ def merged(ours: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
                 f"{name!r} cannot be given as a command of the submit description.",
                 code="bad-site",
                 where="htcondor.directives",
-                hint="Each is one line; what the job runs and its environment are binworks' own: see workers.keep.",
+                hint="Each is one line; what the job runs is binworks' own.",
             )
         if key in LISTS and key in known:
             commands[known[key]] = f"{commands[known[key]]}, {value}"
@@ -269,34 +257,10 @@ def _plain(name: str) -> str:
 
 
 def wrapper(job: WorkerJob) -> str:
-    """Return the script that the job runs: the site's lines of shell; then it becomes what the arguments say."""
-    lines = ["#!/bin/sh", *job.prologue(), 'exec /bin/sh "$@"']
-    return "\n".join(lines)
-
-
-def environment(variables: Mapping[str, str]) -> str:
-    """Return variables as the submit description's ``environment`` takes them.
-
-    Parameters
-    ----------
-    variables : mapping
-
-    Raises
-    ------
-    RequestError
-        Code ``bad-environment`` if a value holds a line break, which HTCondor cannot pass on.
-    """
-    words = []
-    for name, value in variables.items():
-        if not value.isprintable():
-            raise RequestError(
-                "A variable for the workers holds a line break or another control character.",
-                code="bad-environment",
-                where=name,
-            )
-        inner = value.replace("'", "''").replace('"', '""').replace("$", "$(DOLLAR)")
-        words.append(f"{name}='{inner}'")
-    return f'"{" ".join(words)}"'
+    """Return the script that the job runs: environment, the site's lines; then it becomes what the arguments say."""
+    path = job.environment_file
+    sourced = f"./{path.name}" if job.site.htcondor.transfer else str(path)
+    return "\n".join(["#!/bin/sh", f". {shlex.quote(sourced)}", *job.prologue(), 'exec /bin/sh "$@"'])
 
 
 def quoted(text: str) -> str:
@@ -323,8 +287,14 @@ def submitted(said: str) -> list[str]:
     ]
 
 
-def entries(said: str) -> dict[str, Entry]:
+def entries(said: str, make: str) -> dict[str, Entry]:
     """Return the jobs that ``condor_q -json`` tells of; it prints nothing at all if there are none.
+
+    Parameters
+    ----------
+    said : str
+    make : str
+        Of the jobs that are submitted now.
 
     Raises
     ------
@@ -333,26 +303,25 @@ def entries(said: str) -> dict[str, Entry]:
     """
     try:
         found = json.loads(said) if said.strip() else []
-        return {f"{ad['ClusterId']}.{ad['ProcId']}": _entry(ad) for ad in found}
+        return {f"{ad['ClusterId']}.{ad['ProcId']}": _entry(ad, make) for ad in found}
     except (ValueError, KeyError, TypeError):
         raise TransientError("condor_q's answer cannot be read.", code="batch-system") from None
 
 
-def _entry(ad: Mapping[str, Any]) -> Entry:
+def _entry(ad: Mapping[str, Any], make: str) -> Entry:
     state = STATES.get(ad["JobStatus"], JobState.PENDING)
-    if state == JobState.HELD:
-        return Entry(state, short(ad.get("HoldReason")))
-    if state == JobState.PENDING:
-        waits = str(ad.get("LastRejMatchReason") or "").strip()
-        return Entry(state, "suspended" if ad["JobStatus"] == SUSPENDED else waits or None)
-    return Entry(state)
+    reason = ad.get({JobState.HELD: "HoldReason", JobState.PENDING: "LastRejMatchReason"}.get(state, ""))
+    if ad["JobStatus"] == SUSPENDED:
+        reason = "suspended"
+    return Entry(state, short(reason), ad.get(MAKE) == make)
 
 
 def short(reason: str | None) -> str | None:
     """Return a reason without its middle if it is long: HTCondor repeats all arguments there."""
-    if reason is None or len(reason) <= 2 * REASON_LETTERS:
-        return reason
-    return f"{reason[:REASON_LETTERS]} ... {reason[-REASON_LETTERS:]}"
+    text = (reason or "").strip()
+    if len(text) > 2 * REASON_LETTERS:
+        text = f"{text[:REASON_LETTERS]} ... {text[-REASON_LETTERS:]}"
+    return text or None
 
 
 def _any(names: Iterable[str]) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from binworks.deploy import htcondor
@@ -27,6 +29,8 @@ SITES = Path(htcondor.__file__).parent / "sites"
 FILES = {"ca-file": "ca.crt", "cert": "tls.crt", "key": "tls.key"}
 TLS = tuple(word for name, file in FILES.items() for word in (f"--tls-{name}", f"/h/tls/worker/{file}"))
 
+SAID = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+
 ANSWER = """[
 {
   "ClusterId": 3,
@@ -38,12 +42,14 @@ ANSWER = """[
 {
   "ClusterId": 12,
   "JobStatus": 1,
+  "BinworksMake": "now",
   "LastRejMatchReason": "no match found ",
   "ProcId": 0
 }
 ,
 {
   "ClusterId": 12,
+  "BinworksMake": "now",
   "JobStatus": 2,
   "ProcId": 1
 }
@@ -107,18 +113,30 @@ def words(quoted: str) -> list[str]:
     return [*found, word]
 
 
-@given(
-    st.dictionaries(st.from_regex(r"[A-Z_][A-Z0-9_]{0,8}", fullmatch=True), st.text(), min_size=1, max_size=4)
-)
-def test_each_variable_reaches_the_job_as_it_is_or_is_refused(variables: dict[str, str]) -> None:
-    if not all(value.isprintable() for value in variables.values()):
-        with pytest.raises(RequestError) as caught:
-            htcondor.environment(variables)
-        assert caught.value.code == "bad-environment"
-        return
-    line = htcondor.environment(variables)
-    assert "\n" not in line
-    assert words(filled_in(line)) == [f"{name}={value}" for name, value in variables.items()]
+@settings(max_examples=25)
+@given(st.dictionaries(st.from_regex(r"BW_[A-Z0-9_]{1,8}", fullmatch=True), st.text(SAID), max_size=4))
+def test_each_variable_reaches_the_host_and_stands_in_no_description(variables: dict[str, str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        given_ = {**variables, "HIDDEN": "hunter2"}
+        one = job(Path(folder), {"workers": {"scratch": folder}}, environment=given_)
+        one.write_environment()
+        assert "hunter2" not in description(one)
+        script = Path(folder) / "worker.sh"
+        script.write_text(htcondor.wrapper(one))
+        command = ["/bin/sh", script, "-c", "exec env -0"]
+        done = subprocess.run(command, env={"PATH": os.environ["PATH"]}, capture_output=True, check=True)
+    seen = dict(line.split("=", 1) for line in done.stdout.decode().split("\0")[:-1])
+    assert given_.items() <= seen.items()
+
+
+@settings(max_examples=25)
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_characters="/"), min_size=1))
+def test_whatever_is_in_a_folders_name_reaches_the_host(name: str) -> None:
+    folder = Path(f"/x{name}")
+    line = commands(description(job(Path("/h"), {"workers": {"scratch": folder}})))["Arguments"]
+    shell, command = words(filled_in(line))
+    told = shlex.split(command)
+    assert (shell, told[told.index("--local-directory") + 1]) == ("-c", str(folder))
 
 
 def test_the_host_is_told_all_that_it_must_know(tmp_path: Path) -> None:
@@ -151,29 +169,16 @@ def test_a_removed_job_is_asked_to_end_and_gets_the_time_it_needs(tmp_path: Path
     assert lines["MY.BinworksCluster"] == '"binworks-0a1b"'
     assert lines["MY.MaxRuntime"] == str(12 * 3600)
     assert lines["getenv"] == "False"
+    assert "environment" not in lines
     assert lines["initialdir"] == str(tmp_path / "logs" / "htcondor")
     assert "transfer_input_files" not in lines
-
-
-@pytest.mark.parametrize("walltime", [2, 61, 700, 3600, 86400])
-@pytest.mark.parametrize("lifetime", [None, 30, 3000])
-@pytest.mark.parametrize("stagger", [None, 10, 4000])
-def test_workers_leave_before_their_time_is_over(
-    walltime: int, lifetime: int | None, stagger: int | None
-) -> None:
-    grace = min(60, walltime - 1)
-    given_ = {"walltime": walltime, "grace": grace, "lifetime": lifetime, "stagger": stagger}
-    seconds, spread = htcondor.lifetime(Site.model_validate({"workers": given_}).workers)
-    assert seconds >= 1
-    assert spread >= 0
-    assert seconds + spread + grace <= walltime
-    assert seconds <= (lifetime or walltime)
 
 
 def test_certificates_are_sent_under_their_own_names_and_a_sites_files_with_them(tmp_path: Path) -> None:
     where = {"htcondor": {"transfer": True, "directives": {"Transfer_Input_Files": "/etc/more"}}}
     lines = commands(description(job(tmp_path, where)))
-    files = "/h/tls/worker/ca.crt, /h/tls/worker/tls.crt, /h/tls/worker/tls.key"
+    sent = [*TLS[1::2], str(tmp_path / "cluster-environment")]
+    files = ", ".join(sent)
     assert lines["transfer_input_files"] == f"{files}, /etc/more"
     assert lines["encrypt_input_files"] == files
     assert lines["should_transfer_files"] == "YES"
@@ -198,7 +203,7 @@ def test_a_command_of_the_site_takes_the_place_of_ours_however_it_is_written() -
         {"+BinworksCluster": '"x"'},
         {"a": "1\nqueue 9"},
         {"queue 3": ""},
-        {"environment": "x"},
+        {"MY.BinworksMake": "x"},
     ],
 )
 def test_what_a_site_may_not_give_is_refused(bad: dict[str, str]) -> None:
@@ -210,7 +215,9 @@ def test_what_a_site_may_not_give_is_refused(bad: dict[str, str]) -> None:
 def test_the_wrapper_runs_the_sites_lines_and_becomes_the_host(tmp_path: Path) -> None:
     lines = ["if true; then", "  export WORD='it is'; OTHER=no  # with a remark", "fi"]
     script = tmp_path / "worker.sh"
-    script.write_text(htcondor.wrapper(job(tmp_path, {"workers": {"prologue": lines, "scratch": tmp_path}})))
+    one = job(tmp_path, {"workers": {"prologue": lines, "scratch": tmp_path}})
+    one.write_environment()
+    script.write_text(htcondor.wrapper(one))
     with subprocess.Popen(
         ["/bin/sh", script, "-c", 'exec echo "$OTHER$WORD here" $$'], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -220,14 +227,14 @@ def test_the_wrapper_runs_the_sites_lines_and_becomes_the_host(tmp_path: Path) -
 
 
 def test_the_queues_answer_is_read() -> None:
-    assert entries(ANSWER) == {
-        "3.0": Entry(JobState.HELD, "via condor_hold (by user ana)"),
+    assert entries(ANSWER, "now") == {
+        "3.0": Entry(JobState.HELD, "via condor_hold (by user ana)", current=False),
         "12.0": Entry(JobState.PENDING, "no match found"),
         "12.1": Entry(JobState.RUNNING),
-        "12.2": Entry(JobState.ENDING),
+        "12.2": Entry(JobState.ENDING, current=False),
     }
-    assert entries("\n") == {}
-    assert entries('[{"ClusterId": 1, "ProcId": 0, "JobStatus": 7}]')["1.0"].reason == "suspended"
+    assert entries("\n", "now") == {}
+    assert entries('[{"ClusterId": 1, "ProcId": 0, "JobStatus": 7}]', "now")["1.0"].reason == "suspended"
     assert submitted("12.0 - 12.2\n") == ["12.0", "12.1", "12.2"]
     long = htcondor.short("Failed " + "--keep " * 100 + ": No such file")
     assert long is not None
@@ -240,7 +247,7 @@ def test_the_queues_answer_is_read() -> None:
 )
 def test_what_cannot_be_read_is_no_empty_queue(said: str) -> None:
     with pytest.raises(TransientError):
-        entries(said)
+        entries(said, "now")
     with pytest.raises(TransientError):
         submitted(said)
 
