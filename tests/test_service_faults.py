@@ -388,7 +388,7 @@ def test_a_job_waits_for_workers_and_says_so(running: Running, data: Path) -> No
         assert view.state in (JobState.QUEUED, JobState.RUNNING)
     finally:
         running.service.workforce.ask(Bounds(2, 2))
-    view = running.wait(job, 30)
+    view = running.wait(job, 90)
     assert view.state == JobState.SUCCEEDED
     assert view.note is None
 
