@@ -301,6 +301,7 @@ def test_a_credential_that_is_not_there_or_not_good_fails_the_job_and_a_retry_ta
 def test_nobody_sees_a_credential(guarded: Guarded) -> None:
     path = guarded.give("alice", "alice")
     assert guarded.leaks(path.read_bytes())
+    guarded.give("bob", "bob")
     service_toys.write(guarded.server.data / "long.root", 3000, first=9000)
     job = guarded.submit("alice", "long.root", pause=0.5)
     guarded.running.until(job, lambda view: view.counts.units.running)
@@ -312,10 +313,12 @@ def test_nobody_sees_a_credential(guarded: Guarded) -> None:
     seen = {"graph": b"".join(graph), "processes": b"".join(map(_command, Path("/proc").glob("[0-9]*")))}
     seen |= {name: httpx.get(f"{settings.dashboard}/{name}").content for name in DASHBOARD}
     assert guarded.running.wait(job).state == JobState.SUCCEEDED
+    failed = guarded.submit("bob", "long.root")
+    assert guarded.refused(failed)[0] == "unreadable-file"
     with httpx.Client(base_url=settings.url, headers={"Authorization": f"Bearer {bearer}"}) as http:
         jobs = [entry["id"] for entry in http.get("/v1/jobs").raise_for_status().json()["jobs"]]
-        assert job in jobs
-        for each in jobs:  # the failed ones, too
+        assert {job, failed} <= set(jobs)
+        for each in jobs:
             for part in ("", "/units"):
                 seen[each + part] = http.get(f"/v1/jobs/{each}{part}").raise_for_status().content
     events = [event.model_dump_json() for each in jobs for event in guarded.running.jobs.events(each)]
@@ -323,7 +326,7 @@ def test_nobody_sees_a_credential(guarded: Guarded) -> None:
     for file in settings.home.rglob("*"):
         if file.is_file():
             seen[str(file)] = file.read_bytes()
-    assert any(name.endswith("worker-0.out") or "worker" in name for name in seen)
+    assert any("worker" in Path(name).name for name in seen)
     assert {name: found for name, text in seen.items() if (found := guarded.leaks(text))} == {}
 
 
