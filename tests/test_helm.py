@@ -255,7 +255,10 @@ def test_a_pod_gets_the_secrets_of_its_role_alone(s3: Rendered) -> None:
     assert held("scheduler") == {f"{name}-scheduler-tls"}
     assert held("worker") == {f"{name}-worker-tls", "binworks-bucket"}
     assert held("driver") == {f"{name}-client-tls", "binworks-bucket", "binworks-database"}
-    assert held("api") == {"binworks-token", "binworks-bucket", "binworks-database"}
+    certificate = f"{name}-client-tls"  # without its key, below
+    assert held("api") == {certificate, "binworks-token", "binworks-bucket", "binworks-database"}
+    (volume,) = (v for v in s3.pods["api"]["spec"]["volumes"] if v["name"] == "certificate")
+    assert {item["key"] for item in volume["secret"]["items"]} == {"ca.crt", "tls.crt"}
 
 
 def _secret(variable: Manifest) -> bool:

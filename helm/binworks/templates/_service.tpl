@@ -36,9 +36,6 @@
 {{/* Annotations: a pod is replaced when what it reads at its start has changed. */}}
 {{- define "binworks.serviceAnnotations" -}}
 checksum/settings: {{ include "binworks.settings" . | sha256sum }}
-{{- with .Values.database.url }}
-checksum/database: {{ sha256sum . | trunc 8 }}
-{{- end }}
 {{- with .Values.podAnnotations }}
 {{ toYaml . }}
 {{- end }}
@@ -100,6 +97,9 @@ checksum/database: {{ sha256sum . | trunc 8 }}
   resources: {{- toYaml .Values.api.resources | nindent 4 }}
   volumeMounts:
     {{- include "binworks.serviceMounts" . | nindent 4 }}
+    {{- if ne .Values.tls.source "none" }}
+    - {name: certificate, mountPath: /etc/binworks/tls/client, readOnly: true}
+    {{- end }}
 {{- end }}
 
 {{- define "binworks.driverContainer" -}}
@@ -124,4 +124,15 @@ checksum/database: {{ sha256sum . | trunc 8 }}
 {{- define "binworks.driverProbe" -}}
 exec: {command: [sh, -c, 'test -n "$(find /var/lib/binworks/driver-alive -mmin -1)"']}
 timeoutSeconds: 5
+{{- end }}
+
+{{/* The driver's certificate without its key: the API tells when it expires. */}}
+{{- define "binworks.certificateVolume" -}}
+{{- if ne .Values.tls.source "none" }}
+- name: certificate
+  secret:
+    secretName: {{ include "binworks.tlsSecret" (list . "client") }}
+    defaultMode: 0440
+    items: [{key: ca.crt, path: ca.crt}, {key: tls.crt, path: tls.crt}]
+{{- end }}
 {{- end }}
