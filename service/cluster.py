@@ -167,7 +167,7 @@ class Cluster:
         # the workers are asked: what was begun a moment ago, or under an earlier driver, nobody has told here
         while deaf := await self._at_work(client, wanted):
             if time.monotonic() > end:
-                return await self._restart(deaf)
+                return await self.restart(deaf)
             await asyncio.sleep(TICK_SECONDS)
         return None
 
@@ -179,8 +179,8 @@ class Cluster:
                 return [address for address, at_work in found.items() if not keys.isdisjoint(at_work)]
         return []
 
-    async def _restart(self, workers: Sequence[str]) -> None:
-        """Restart workers: a thread cannot be stopped otherwise."""
+    async def restart(self, workers: Sequence[str]) -> None:
+        """Restart workers: a thread cannot be stopped otherwise, nor other code be loaded."""
         if self._client is not None:
             with contextlib.suppress(OSError, TimeoutError):
                 await self._client.restart_workers(workers, timeout=RESTART_SECONDS, raise_for_error=False)
@@ -223,7 +223,7 @@ class Cluster:
         )
         if self._client is not None:
             await self._client.cancel([Future(key, self._client)], force=True)
-        await self._restart([address])
+        await self.restart([address])
         late = Failure(
             Kind.RESOURCE,
             "timed-out",

@@ -238,7 +238,7 @@ class Conduct:
         worker: str | None = None
         try:
             outcome, worker = await self._steps(work, token, -rank / 2.0**self.priority)
-            outcome = await self.rim.judged(outcome, self.recipe)
+            outcome = await self.rim.judged(outcome, self.recipe, worker)
         except LostError as lost:
             work.bystander += lost.with_worker
             outcome = UNLUCKY if work.bystander >= BYSTANDER_LIMIT else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import socket
 import stat
 import time
 import uuid
@@ -30,15 +31,26 @@ class Folder(Objects):
     ----------
     root : Path
         The folder.
+    make : bool
+        Whether to make it if it is not there. Workers do not: where a disk is not mounted, they would fill another one.
 
     Raises
     ------
     RequestError
         Code ``bad-store`` if the folder cannot be made.
+    TransientError
+        Code ``store-not-seen``.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, make: bool = True) -> None:
         self.root = root
+        if not make and not (root / TMP).is_dir():
+            raise TransientError(
+                f"The store is not seen on {socket.gethostname()}.",
+                code="store-not-seen",
+                where=str(root),
+                hint="Is its file system mounted there, under the same path?",
+            )
         try:
             (root / TMP).mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -26,7 +26,7 @@ from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.engine import Connection, Row
 
 from binworks.service import jobstate, layout
-from binworks.service.database import Database, exports, generations, jobs, merges, pins, units
+from binworks.service.database import Database, exports, files, generations, jobs, merges, pins, units
 from binworks.service.exports import attempts
 from binworks.service.garbage import Generation, Partial, superseded, unused
 from binworks.service.settings import Settings
@@ -182,6 +182,15 @@ class _Collector:
         found = self.store.children("jobs")
         with self.database.read() as connection:
             known = set(connection.execute(select(jobs.c.id)).scalars())
+            used = known or connection.execute(select(files.c.id).limit(1)).first()
+        if found and not used:
+            raise RequestError(
+                f"This ledger has never known a job, and the store has {len(found)}.",
+                code="wrong-ledger",
+                where=self.database.engine.url.render_as_string(hide_password=True),
+                hint="Nothing was removed. Is this the right home, and is its job database where it was "
+                "(BINWORKS_DATABASE)?",
+            )
         for job in found:
             if job not in known and not self._late:
                 self._remove(layout.job(job))

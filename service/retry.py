@@ -9,7 +9,7 @@ POISON_KILLS = 3
 MOST_SPLITS = 5
 MAX_BACKOFF_SECONDS = 300.0
 WAITING_SECONDS = 30.0
-"""Between two looks whether a full store has space again, or a worker the right code."""
+"""Between two looks whether a full store has space again, or there are fit workers."""
 
 
 class Kind(StrEnum):
@@ -21,8 +21,8 @@ class Kind(StrEnum):
     """It needs more memory or time than a worker gives: it may work in smaller steps."""
     FULL = "full"
     """The store has no space: nothing can be done but wait for it."""
-    STALE = "stale"
-    """The worker has other code than the service, as in the midst of an upgrade: another one will do it."""
+    UNFIT = "unfit"
+    """The worker is at fault, not the job: it has other code than the service, or does not see a disk."""
     INPUT = "input"
     """The input is at fault, and will be next time."""
     CODE = "code"
@@ -31,7 +31,7 @@ class Kind(StrEnum):
     """The worker died while it ran this unit."""
 
 
-WAITED_FOR = (Kind.FULL, Kind.STALE)
+WAITED_FOR = (Kind.FULL, Kind.UNFIT)
 """It is not the job's fault, and it passes when somebody does something: the job says so and waits."""
 
 

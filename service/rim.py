@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from binworks.service.cluster import Cluster, LostError
@@ -34,7 +35,9 @@ OUT_OF_STEP = Failure(
     Kind.TRANSIENT, "out-of-step", "The ledger knows more than this driver; it looks again."
 )
 
-STALE = "It is not this service's code: workers must be started anew, or get the service's version."
+WORKERS_FAULT = (
+    "The service does not share this: it is a fault of the worker at {}, and others are waited for."
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,19 +84,19 @@ class Rim:
         """Return how patient to be."""
         return Policy(self.settings.retries, self.settings.backoff_seconds, skip)
 
-    async def judged(self, outcome: Outcome, recipe: Recipe | None) -> Outcome:
-        """Return what a worker brought back; that its code differs is its own fault if the job's is this service's.
+    async def judged(self, outcome: Outcome, recipe: Recipe | None, worker: str | None) -> Outcome:
+        """Return what a worker brought back; if it failed where this process would not, the worker is unfit.
 
-        Parameters
-        ----------
-        recipe : Recipe or None
-            What it was asked to compute.
+        It is started anew, which may help; else the job waits for others, and says so.
         """
-        if not isinstance(outcome, Failure) or outcome.code != "code-differs" or recipe is None:
+        if not isinstance(outcome, Failure) or outcome.code not in UNFIT:
             return outcome
-        if not await asyncio.to_thread(_is_ours, recipe):
+        if not await asyncio.to_thread(UNFIT[outcome.code], outcome, recipe):
             return outcome
-        return replace(outcome, kind=Kind.STALE, message=f"{outcome.message} {STALE}")
+        if worker is not None:
+            log.warning("an unfit worker is started anew: %s", outcome.message, extra={"worker": worker})
+            await self.cluster.restart([worker])
+        return replace(outcome, kind=Kind.UNFIT, message=f"{outcome.message} {WORKERS_FAULT.format(worker)}")
 
     async def task(self, task: Task | Callable[[int], Task], *key: str, seconds: float) -> Outcome:
         """Do a task that others wait for; try again while the failure may pass; return the last failure.
@@ -111,14 +114,16 @@ class Rim:
         while True:
             what = task(failures) if callable(task) else task
             try:
-                outcome, _ = await self.cluster.run(what, (*key, token()), seconds=seconds, priority=URGENT)
+                outcome, worker = await self.cluster.run(
+                    what, (*key, token()), seconds=seconds, priority=URGENT
+                )
             except LostError as lost:
                 bystander += lost.with_worker
                 if bystander >= BYSTANDER_LIMIT:
                     return UNLUCKY
                 await asyncio.sleep(TICK_SECONDS)
                 continue
-            outcome = await self.judged(outcome, getattr(what, "recipe", None))
+            outcome = await self.judged(outcome, getattr(what, "recipe", None), worker)
             if not isinstance(outcome, Failure) or outcome.code == "damaged":
                 self.trouble.pop(key[1], None)
                 return outcome
@@ -132,14 +137,27 @@ class Rim:
             await asyncio.sleep(max(0.0, decision.at - self.clock()))
 
 
-def _is_ours(recipe: Recipe) -> bool:
+def _has_our_code(_failure: Failure, recipe: Recipe | None) -> bool:
     """Return whether a job's code is the one of this process."""
     from binworks.processors import registry  # numba and coffea: for this question only
 
     try:
-        return registry.code_digest(recipe.processor) == recipe.code
+        return recipe is not None and registry.code_digest(recipe.processor) == recipe.code
     except BinworksError:
         return False
+
+
+def _is_here(failure: Failure, _recipe: Recipe | None) -> bool:
+    """Return whether this machine sees the file that a worker misses."""
+    return failure.where is not None and "://" not in failure.where and Path(failure.where).exists()
+
+
+UNFIT: Mapping[str, Callable[[Failure, Recipe | None], bool]] = {
+    "code-differs": _has_our_code,
+    "missing-file": _is_here,
+    "store-not-seen": lambda _failure, _recipe: True,
+}
+"""Failures that may be the worker's, and how that is found out."""
 
 
 async def within(event: asyncio.Event, seconds: float) -> bool:

@@ -20,7 +20,6 @@ from binworks.deploy.site import Site
 from binworks.deploy.tls import Certificates
 from binworks.service import addresses, credentials, tokens
 from binworks.service.addresses import is_loopback
-from binworks.service.certificates import remaining
 from binworks.service.database import Database
 from binworks.service.environment import WORKER
 from binworks.service.settings import Settings
@@ -143,14 +142,6 @@ def secured(settings: Settings, site: Site) -> Settings:
     if settings.tls is None and alone:
         return settings
     folder = Certificates.ensure(settings.tls or settings.home / TLS_FOLDER).folder
-    expired = [name for name, left in remaining(folder, time.time()).items() if left < 0]
-    if expired:
-        raise RequestError(
-            f"Certificates have expired: {', '.join(expired)}.",
-            code="bad-certificate",
-            where=str(folder),
-            hint="Renew them with `binworks tls renew` where their authority is.",
-        )
     return settings.model_copy(update={"tls": folder})
 
 

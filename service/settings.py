@@ -16,6 +16,8 @@ from binworks.tensors.errors import RequestError
 
 FILE_NAME = "settings.json"
 DATABASE_VARIABLE = "BINWORKS_DATABASE"
+FROM_ENVIRONMENT = "environment"
+"""Instead of an address: it is in that variable, and a process without it must not take another database."""
 
 
 class Settings(BaseModel):
@@ -27,7 +29,8 @@ class Settings(BaseModel):
     database: str = Field(
         default="",
         description="Address of the job database, sqlite:// or postgresql://; default: SQLite in the home. The "
-        "environment variable `BINWORKS_DATABASE` wins: the address may hold a password.",
+        "environment variable `BINWORKS_DATABASE` wins: the address may hold a password. `environment`: it must be "
+        "there.",
     )
     store: str = Field(
         default="",
@@ -158,8 +161,22 @@ class Settings(BaseModel):
 
     @property
     def database_url(self) -> str:
-        """SQLAlchemy address of the job database; that of the environment is never written into a file."""
-        return os.environ.get(DATABASE_VARIABLE) or self.database or f"sqlite:///{self.home / 'jobs.sqlite'}"
+        """SQLAlchemy address of the job database; that of the environment is never written into a file.
+
+        Raises
+        ------
+        RequestError
+            Code ``bad-database`` if it should be in the environment and is not.
+        """
+        address = os.environ.get(DATABASE_VARIABLE)
+        if self.database == FROM_ENVIRONMENT and not address:
+            raise RequestError(
+                f"The address of the job database is in {DATABASE_VARIABLE}, which is not set here.",
+                code="bad-database",
+                where=str(self.home / FILE_NAME),
+                hint="Set it as for the service itself.",
+            )
+        return address or self.database or f"sqlite:///{self.home / 'jobs.sqlite'}"
 
     @property
     def store_url(self) -> str:

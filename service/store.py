@@ -66,14 +66,22 @@ class Store:
         self.objects = objects
 
     @classmethod
-    def open(cls, url: str) -> Store:
-        """Return the store at an ``s3://`` or ``file://`` address, or a plain path; a folder is made.
+    def open(cls, url: str, *, make: bool = True) -> Store:
+        """Return the store at an ``s3://`` or ``file://`` address, or a plain path.
+
+        Parameters
+        ----------
+        url : str
+        make : bool
+            Make a folder if it is not there.
 
         Raises
         ------
         RequestError
             If the address has another scheme or cannot be used, or the folder cannot be made; ``missing-extra`` if
             the library for buckets is not installed.
+        TransientError
+            Code ``store-not-seen`` if a folder is not there and shall not be made.
         """
         parts = urlsplit(url)
         if parts.scheme == "s3":
@@ -85,7 +93,7 @@ class Store:
                 where=f"{parts.scheme}://",
                 hint="Known are folders, file:// and s3://.",
             )
-        return cls(Folder(Path(unquote(parts.path) if parts.scheme else url)))
+        return cls(Folder(Path(unquote(parts.path) if parts.scheme else url), make=make))
 
     # documents and bytes
 

@@ -22,7 +22,7 @@ from binworks.deploy.site import BackendName, Site
 from binworks.service import logs
 from binworks.service.addresses import is_loopback
 from binworks.service.running import TOKEN_FILE, Service, place_of
-from binworks.service.settings import FILE_NAME, Settings
+from binworks.service.settings import DATABASE_VARIABLE, FILE_NAME, FROM_ENVIRONMENT, Settings
 from binworks.service.store import Store
 from binworks.tensors.errors import RequestError
 
@@ -57,6 +57,13 @@ def locked(home: Path) -> Iterator[None]:
                 code="already-running",
                 where=str(home),
                 hint=f"Its address is in {home / RUN_FILE}; stop it, or choose another --home.",
+            ) from None
+        except OSError as error:
+            raise RequestError(
+                f"Files cannot be locked in the home: {error.strerror}.",
+                code="home-not-writable",
+                where=str(home),
+                hint="Two services in one home would harm each other: put it on a file system with locks.",
             ) from None
         yield
 
@@ -109,6 +116,8 @@ def configure(home: Path, given: dict[str, Any], port: int, site: Site = LOCAL) 
     """
     before = Settings.load(home) if (home / FILE_NAME).exists() else Settings(home=home)
     changes = {name: value for name, value in given.items() if value}
+    if os.environ.get(DATABASE_VARIABLE):
+        changes["database"] = FROM_ENVIRONMENT
     for path in [*changes.get("catalogues", ()), *changes.get("corrections", ())]:
         if not path.exists():
             raise RequestError("There is no such file or folder.", code="no-such-file", where=str(path))
@@ -184,23 +193,28 @@ def command(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with locked(home):
-        running = Service(configure(home, given, port, site), site, memory=memory)
-        logs.to_file(running.settings.logs / "up.log")
-        with running as service:
-            settings, run_file = service.settings, home / RUN_FILE
-            addresses = {
-                "url": settings.url,
-                "dashboard": f"{settings.url}{DASHBOARD_PREFIX}/status",
-                "home": str(home),
-                "pid": os.getpid(),
-            }
-            run_file.write_text(json.dumps(addresses) + "\n")
-            try:
-                warn(settings)
-                tell(settings, addresses, as_json=as_json, new=service.token_is_new)
-                stop.wait()
-            finally:
-                run_file.unlink(missing_ok=True)
+        service = Service(configure(home, given, port, site), site, memory=memory)
+        logs.to_file(service.settings.logs / "up.log")
+        serve(service, stop, as_json=as_json)
+
+
+def serve(service: Service, stop: threading.Event, *, as_json: bool) -> None:
+    """Run a service until it shall stop, and say where it is."""
+    settings, run_file = service.settings, service.settings.home / RUN_FILE
+    addresses = {
+        "url": settings.url,
+        "dashboard": f"{settings.url}{DASHBOARD_PREFIX}/status",
+        "home": str(settings.home),
+        "pid": os.getpid(),
+    }
+    with service:
+        run_file.write_text(json.dumps(addresses) + "\n")
+        try:
+            warn(settings)
+            tell(settings, addresses, as_json=as_json, new=service.token_is_new)
+            stop.wait()
+        finally:
+            run_file.unlink(missing_ok=True)
 
 
 def site_of(config: Path | None, backend: BackendName | None, workers: int | None) -> Site:

@@ -161,4 +161,4 @@ def _shelf(store: str) -> Shelf:
 
 @lru_cache(maxsize=8)
 def _store(url: str) -> Store:
-    return Store.open(url)
+    return Store.open(url, make=False)

@@ -23,6 +23,8 @@ from binworks.service.settings import Settings
 
 TICK_SECONDS = 1.0
 LOOK_SECONDS = 2.0
+LOOK_SHARE = 20.0
+"""If a look at a long backlog takes long, the next one comes later by so much."""
 ASKED_FILE = "workers-asked.json"
 STATUS_FILE = "workers.json"
 COUNTS = f"{DASHBOARD_PREFIX}/json/counts.json"
@@ -104,7 +106,7 @@ class Workforce(threading.Thread):
         self._stopping = threading.Event()
         self._scaler = Scaler(bounds.minimum, bounds.maximum, idle)
         self._backlog: int | None = None
-        self._looked = -LOOK_SECONDS
+        self._look_at = 0.0
         self._told: Status | None = None
 
     def start(self) -> None:
@@ -145,17 +147,19 @@ class Workforce(threading.Thread):
         bounds = self.bounds
         if bounds.minimum == bounds.maximum:
             self._backlog = None
-        elif now - self._looked >= LOOK_SECONDS:
+        elif now >= self._look_at:
             with self._database.read() as connection:
                 self._backlog = scaling.wanted(scaling.backlog(connection))
-            self._looked = now
+            self._look_at = now + max(LOOK_SECONDS, LOOK_SHARE * (time.monotonic() - now))
         self._backend.scale(self._scaler.decide(self._backlog or 0, now))
         status = Status(bounds, self._backlog, self._backend.status(), connected(self._dashboard))
         if status != self._told:
             _write(self._home / STATUS_FILE, asdict(status))
             self._told = status
         else:
-            os.utime(self._home / STATUS_FILE)
+            os.utime(
+                self._home / STATUS_FILE, (time.time(), time.time())
+            )  # by our clock, not a file server's
 
     def _take_what_is_asked(self) -> None:
         path = self._home / ASKED_FILE

@@ -32,6 +32,7 @@ class HereCluster:
         self.seen: list[Task] = []
         self.asked: list[tuple[str, ...]] = []
         self.called_off: list[tuple[str, ...]] = []
+        self.restarted: list[str] = []
 
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[HereCluster]:
@@ -46,6 +47,9 @@ class HereCluster:
         self.asked.append(key)
         await asyncio.sleep(0)
         return self.mischief(task) or await asyncio.to_thread(worker.run, task), "here"
+
+    async def restart(self, workers: Sequence[str]) -> None:
+        self.restarted += workers
 
     async def call_off(self, keys: Sequence[tuple[str, ...]]) -> None:
         self.called_off += keys

@@ -11,7 +11,9 @@ import pytest
 
 BINARY = {".png", ".root", ".gz", ".ico", ".npz"}
 VENDORED = "api/static/vendor/"
-MACHINE_PATH = re.compile(r"(?<![\w.~}*:-])/(?:root|work|opt|mnt|home/(?!binworks\b)\w+|Users/\w+)/\w")
+MACHINE_PATH = re.compile(
+    r"(?<![\w.~}*:-])/(?:root|work|opt(?!/binworks\b)|mnt|home/(?!binworks\b)\w+|Users/\w+)/\w"
+)
 REGISTRY = re.compile(
     r"(?:pypi|pythonhosted|npmjs|goproxy|anaconda|docker|quay|ghcr)\.(?:org|com|io)\b|--(?:extra-)?index-url|--find-links"
 )

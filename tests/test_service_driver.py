@@ -339,22 +339,47 @@ def test_a_full_store_is_waited_for_and_the_job_says_so(
     assert view.note is None
 
 
-@pytest.mark.parametrize("kind", [FillUnit, Prepare])
-def test_workers_of_another_version_are_waited_for_and_the_job_says_so(
-    make: Callable[..., Bench], files: tuple[str, ...], kind: type[Task]
+@pytest.mark.parametrize(
+    ("kind", "failure"),
+    [
+        (FillUnit, Failure(Kind.CODE, "code-differs", "Other code.")),
+        (Prepare, Failure(Kind.CODE, "code-differs", "Other code.")),
+        (FillUnit, Failure(Kind.INPUT, "missing-file", "No such file.", __file__)),
+        (IndexFile, Failure(Kind.INPUT, "missing-file", "No such file.", __file__)),
+        (Merge, Failure(Kind.TRANSIENT, "store-not-seen", "No store here.")),
+    ],
+)
+def test_an_unfit_worker_is_started_anew_and_others_are_waited_for(
+    make: Callable[..., Bench], files: tuple[str, ...], kind: type[Task], failure: Failure
 ) -> None:
     notes: list[str | None] = []
 
-    def stale(task: Task) -> Failure | None:
-        if isinstance(task, kind) and not any("not this service's code" in str(note) for note in notes):
-            return Failure(Kind.CODE, "code-differs", "This worker's code is another.")
-        return None
+    def unfit(task: Task) -> Failure | None:
+        noted = sum("fault of the worker at here" in str(note) for note in notes)
+        return failure if isinstance(task, kind) and not noted else None
 
-    bench = make(stale)
+    bench = make(unfit)
     job = bench.running.submit({"D": files}).id
     (view,) = bench.drive(job, meanwhile=lambda: notes.append(bench.running.jobs.get(job).note))
     assert view.complete, view
     assert view.note is None
+    assert bench.cluster.restarted
+
+
+def test_a_file_that_the_service_misses_too_is_missing(
+    make: Callable[..., Bench], files: tuple[str, ...]
+) -> None:
+    bench = make(
+        lambda task: (
+            Failure(Kind.INPUT, "missing-file", "No such file.", "/nowhere/f.root")
+            if isinstance(task, FillUnit)
+            else None
+        )
+    )
+    (view,) = bench.drive(bench.running.submit({"D": files}).id)
+    assert view.error is not None
+    assert (view.state, view.error.code) == (JobState.FAILED, "missing-file")
+    assert bench.cluster.restarted == []
 
 
 def test_a_job_of_other_code_than_the_service_fails(

@@ -27,6 +27,7 @@ from binworks.service.database import Database, generations, job_events, jobs, m
 from binworks.service.garbage import Generation, Partial, superseded, unused
 from binworks.service.model import JobState
 from binworks.service.pins import Pins
+from binworks.service.settings import Settings
 from binworks.service.store import Store
 from binworks.service.tasks import FillUnit, Outcome, Task
 from binworks.tensors.errors import RequestError
@@ -492,3 +493,16 @@ def test_the_command_says_what_it_would_remove_and_removes_it(bench: Bench) -> N
     assert {**done, "dry_run": True} == told
     assert len(stored(bench, job)) == 1
     assert "partials" in run()
+
+
+def test_a_ledger_that_never_knew_a_job_removes_none(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    store = Store.open(settings.store_url)
+    store.create_json("jobs/7hq2mkc3xv/m/1.json", {})
+    database = Database(settings.database_url)
+    database.create_tables()
+    with pytest.raises(RequestError) as caught:
+        gc.collect(database, store, settings, time.time())
+    assert caught.value.code == "wrong-ledger"
+    assert store.exists("jobs/7hq2mkc3xv/m/1.json")
+    database.close()

@@ -56,6 +56,8 @@ def test_the_environment_names_another_job_database(
         assert "correct-horse" not in (home / "settings.json").read_text()
     monkeypatch.setenv(DATABASE_VARIABLE, "")
     assert Settings.load(settings.home) == settings
+    with pytest.raises(RequestError, match="BINWORKS_DATABASE, which is not set here"):
+        _ = Settings.load(settings.home / "new").database_url
 
 
 def test_a_token_is_made_in_the_home_once(settings: Settings) -> None:
