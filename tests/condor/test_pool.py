@@ -162,7 +162,7 @@ def test_a_pool_without_room_is_shown_and_a_queue_that_does_not_answer_is_not_be
         large.close()
 
 
-EVENTS, SAMPLES, UNIT, SPARE = 20_000, 12, 100, 60
+EVENTS, SAMPLES, UNIT, SPARE = 20_000, 12, 100, 40
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small_corrections.write(folder / "corrections" / "small")
     datasets = []
     for seed in range(SAMPLES):
-        small_nano.write(folder / f"w{seed}.root", small_nano.events(EVENTS, seed, pdf_members=7))
+        events = small_nano.events(EVENTS, seed, pdf_members=7)
+        small_nano.write(folder / f"w{seed}.root", events, cluster=UNIT)  # units end where clusters do
         facts = {"boson": "W", "cross_section": 11_000.0}
         datasets.append({"name": f"w{seed}", "files": [f"w{seed}.root"], **facts})
     document = {"schema": "binworks.catalogue/1", "luminosity": 10.0, "datasets": datasets}
@@ -262,8 +263,8 @@ def test_w_jobs_survive_all_that_a_pool_does_to_their_workers(
 ) -> None:
     common = ("--catalogue", data / "catalogue.json", "--unit-events", UNIT, "--snapshot-seconds", 5)
     config = tmp_path / "site.yaml"
-    config.write_text(yaml.safe_dump(site(kernel_cache=str(tmp_path / "kernels"))))
-    monkeypatch.setenv("BINWORKS_KERNEL_CACHE", str(tmp_path / "kernels"))
+    config.write_text(yaml.safe_dump(site(kernel_cache=str(Path.home() / "kernels"))))
+    monkeypatch.setenv("BINWORKS_KERNEL_CACHE", str(Path.home() / "kernels"))
     with running_service(tmp_path / "warm", *common, "--workers", 1) as service:
         warming = Load(service)  # compiles the kernels once
         warming.submit()
