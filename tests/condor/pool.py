@@ -26,7 +26,7 @@ USER, UID = "ana", "1000"
 """Root cannot submit."""
 VENV = "/opt/binworks"
 PYTHON = f"{VENV}/bin/python"
-SOURCE = "/opt/source"
+SOURCE = "/srv/source"
 HOME = f"/home/{USER}"
 SCRATCH = f"{HOME}/tests"
 """Not in /tmp: HTCondor gives each job one of its own."""
@@ -55,9 +55,9 @@ chroot "$root" apt-get install --yes --no-install-recommends ca-certificates min
 cat /etc/ssl/certs/ca-certificates.crt >"$root/etc/ssl/certs/ca-certificates.crt"
 chroot "$root" useradd --create-home --uid {UID} {USER}
 chroot "$root" python3 -m venv {VENV}
-mkdir -p "$root/opt/wheels"
-cp "$wheel" "$root/opt/wheels/"
-chroot "$root" {PYTHON} -m pip install --quiet "/opt/wheels/${{wheel##*/}}[{EXTRAS}]" {" ".join(TOOLS)}
+mkdir -p "$root/srv/wheels"
+cp "$wheel" "$root/srv/wheels/"
+chroot "$root" {PYTHON} -m pip install --quiet "/srv/wheels/${{wheel##*/}}[{EXTRAS}]" {" ".join(TOOLS)}
 touch "$root/{READY}"
 """
 
@@ -70,10 +70,10 @@ mount --rbind /dev "$work/root/dev"
 : >"$work/root/etc/resolv.conf"
 echo "127.0.0.1 localhost pool" >"$work/root/etc/hosts"
 cp "$work/pool.conf" "$work/root/etc/condor/config.d/99-pool"
-mkdir -p "$work/root/opt/wheels" "$work/root{SOURCE}"
-cp "$wheel" "$work/root/opt/wheels/"
+mkdir -p "$work/root/srv/wheels" "$work/root{SOURCE}"
+cp "$wheel" "$work/root/srv/wheels/"
 cp -r "$source/pyproject.toml" "$source/tests" "$work/root{SOURCE}/"
-chroot "$work/root" {PYTHON} -m pip install --quiet --no-index --no-deps --force-reinstall "/opt/wheels/${{wheel##*/}}"
+chroot "$work/root" {PYTHON} -m pip install --quiet --no-index --no-deps --force-reinstall "/srv/wheels/${{wheel##*/}}"
 chroot "$work/root" {PYTHON} -m pip check
 chroot "$work/root" condor_master -f &
 wait "$!"
