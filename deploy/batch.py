@@ -31,6 +31,7 @@ from typing import Any, ClassVar, Protocol
 import psutil
 
 from binworks.deploy.base import ClusterStatus
+from binworks.deploy.files import write
 from binworks.deploy.keeper import Keeper
 from binworks.deploy.reconcile import Entry, JobState, Reconciler
 from binworks.deploy.scheduler import CONFIGURATION, DASHBOARD_PREFIX, LOOPBACK, scheduler
@@ -558,12 +559,3 @@ def reachable(place: SchedulerPart) -> str:
         where="scheduler",
         hint="Give scheduler.interface or scheduler.host.",
     )
-
-
-def write(path: Path, text: str) -> None:
-    """Write a small file, for its owner alone, so that a reader sees all of it or none."""
-    draft = path.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text + "\n")
-    draft.replace(path)

@@ -17,7 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from binworks.deploy.batch import BatchBackend, Queue, WorkerJob, run, write
+from binworks.deploy.batch import BatchBackend, Queue, WorkerJob, run
+from binworks.deploy.files import write
 from binworks.deploy.reconcile import Entry, JobState
 from binworks.tensors.errors import RequestError, TransientError
 

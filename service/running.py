@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from binworks.deploy.base import Backend
 from binworks.deploy.batch import reachable
+from binworks.deploy.files import write
 from binworks.deploy.keeper import Keeper, stop_all
 from binworks.deploy.local import LocalBackend
 from binworks.deploy.scheduler import LOOPBACK
@@ -243,9 +244,5 @@ def ensure_token(settings: Settings) -> bool:
         )
     finally:
         database.close()
-    draft = path.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secret + "\n")
-    draft.replace(path)
+    write(path, secret)
     return True

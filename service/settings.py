@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from binworks.deploy.files import write
 from binworks.tensors.errors import RequestError
 
 FILE_NAME = "settings.json"
@@ -207,12 +208,7 @@ class Settings(BaseModel):
 
     def save(self) -> None:
         """Write the settings into the home, in one step; an address in them may hold a password."""
-        target = self.home / FILE_NAME
-        draft = target.with_suffix(".tmp")
-        draft.unlink(missing_ok=True)
-        draft.touch(mode=0o600)
-        draft.write_text(self.model_dump_json(indent=2) + "\n")
-        draft.replace(target)
+        write(self.home / FILE_NAME, self.model_dump_json(indent=2))
 
     @classmethod
     def load(cls, home: Path) -> Settings:

@@ -15,6 +15,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from binworks.deploy.base import Backend, ClusterStatus
+from binworks.deploy.files import write
 from binworks.deploy.scheduler import DASHBOARD_PREFIX
 from binworks.service import addresses, scaling
 from binworks.service.database import Database
@@ -65,7 +66,7 @@ class Status:
 
 def ask(home: Path, bounds: Bounds) -> None:
     """Ask the service of a home for so many workers, from now until it ends."""
-    _write(home / ASKED_FILE, asdict(bounds))
+    write(home / ASKED_FILE, json.dumps(asdict(bounds)))
 
 
 def read(home: Path) -> Status | None:
@@ -154,7 +155,7 @@ class Workforce(threading.Thread):
         self._backend.scale(self._scaler.decide(self._backlog or 0, now))
         status = Status(bounds, self._backlog, self._backend.status(), connected(self._dashboard))
         if status != self._told:
-            _write(self._home / STATUS_FILE, asdict(status))
+            write(self._home / STATUS_FILE, json.dumps(asdict(status)))
             self._told = status
         else:
             os.utime(
@@ -180,13 +181,3 @@ def connected(dashboard: str | None) -> int | None:
             return int(json.load(answer)["cores"])
     except (OSError, HTTPException, ValueError, KeyError):
         return None
-
-
-def _write(path: Path, content: object) -> None:
-    draft = path.with_suffix(".tmp")
-    with draft.open("w") as file:
-        json.dump(content, file)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
