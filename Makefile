@@ -6,12 +6,13 @@ EXTRAS := batch,dev,notebook,postgres,rabbit,s3,samples,xrootd
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test check bench api-bench scaling-bench chaos rabbit-proof image-proof kubernetes-proof slurm-proof condor-proof hosts-proof clean
+.PHONY: help demo test test-slow check bench api-bench scaling-bench chaos rabbit-proof image-proof kubernetes-proof slurm-proof condor-proof hosts-proof clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    simulated collisions -> service -> tensor -> W mass, in a few minutes"
 	@echo "make test    everything that CI runs"
+	@echo "make test-slow  the long tests that CI does not run: benchmarks, more seeds, the W job through a real Slurm"
 	@echo "make check   style, types and the direction of imports only"
 	@echo "make bench   throughput against peers on this machine: benchmarks/latest.json and .png"
 	@echo "make api-bench  what the API can take, against its goals: benchmarks/api.json"
@@ -36,6 +37,9 @@ check: $(STAMP)
 
 test: check
 	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py
@@ -66,7 +70,7 @@ hosts-proof: $(STAMP)
 	$(BIN)/python -m pytest -s tests/hosts/cuts.py
 
 slurm-proof: $(STAMP)
-	BINWORKS_SLURM_PROOF=1 $(BIN)/python -m pytest -rs tests/test_service_slurm.py
+	$(BIN)/python -m pytest -rs -m slow tests/test_service_slurm.py
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("binworks needs Python 3.11 or newer, $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12 ..." % v[:2])'

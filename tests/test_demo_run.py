@@ -189,8 +189,9 @@ def test_a_simulation_that_fails_is_an_error(tmp_path: Path):
     assert not (tmp_path / MADE_WITH).exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(
+    "seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_the_hidden_mass_is_found_within_three_sigma(tmp_path: Path, seed: int):
     code, out, err = _finished(_demo(tmp_path, "--events", 60_000, "--seed", seed, "--json"), timeout=280)
     assert code == 0, err

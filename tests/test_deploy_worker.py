@@ -367,6 +367,7 @@ def test_workers_that_drain_one_after_the_other_and_the_last_one_too_lose_no_uni
     assert {unit.attempts for unit in running.units(job)} == {1}
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_starts_drains_and_scaling(
     running: Running, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,7 +122,6 @@ def done(view: JobView, share: float) -> bool:
 @pytest.mark.slow
 @pytest.mark.faults
 @pytest.mark.timeout(1200)
-@pytest.mark.skipif("BINWORKS_SLURM_PROOF" not in os.environ, reason="some two minutes: make slurm-proof")
 def test_a_w_job_keeps_its_bits_while_slurm_jobs_are_cancelled_scaled_and_taken_over(
     slurm: Slurm, tmp_path: Path
 ) -> None:
