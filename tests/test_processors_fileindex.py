@@ -157,7 +157,7 @@ def test_an_address_that_only_uproot_understands_gives_the_same_bits(
     facts = reading.inspect(path)
     expected = reading.read(path, facts.uuid, FIELDS, 450, 777)
     forget()
-    monkeypatch.setattr(reading, "open_source", lambda _: None)  # as for https://
+    monkeypatch.setattr(reading, "open_source", lambda *_: None)  # as for https://
     assert reading.inspect(path) == facts
     columns = reading.read(path, facts.uuid, FIELDS, 450, 777)
     for field in FIELDS:

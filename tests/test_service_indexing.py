@@ -15,6 +15,7 @@ from binworks.service.model import JobRequest
 from binworks.service.plan import FileFacts
 from binworks.service.requests import resolve
 from binworks.service.settings import Settings
+from binworks.service.store import Store
 from binworks.service.tasks import FillUnit, IndexFile, Receipt
 
 
@@ -34,6 +35,7 @@ def unit(store: Path, path: Path) -> FillUnit:
     request = {"processor": "toy", "datasets": [{"name": "D", "files": ["/data/f.root"]}]}
     settings = Settings(home=Path("/home"), data_roots=("/data",))
     recipe = recipe_of(resolve(JobRequest.model_validate(request), settings))
+    Store.open(str(store))
     facts = worker.run(IndexFile(str(path), str(store)))
     assert isinstance(facts, FileFacts), facts
     (cut,) = plan.cut({"D": [facts]}, 10**9)

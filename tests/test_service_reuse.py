@@ -287,6 +287,7 @@ def test_a_coffea_processor_in_steps_adds_the_chunks_that_it_would_add_at_once(
     files = [str(small_nano.write(tmp_path / f"{i}.root", small_nano.events(300, i))) for i in range(2)]
     task = unit(tmp_path / "whole", recipe("mine"), *files)
     whole = received(worker.run(task))
+    Store.open(str(tmp_path / "steps"))
     steps = replace(task, store=str(tmp_path / "steps"), splits=2)
     receipts = [received(worker.run(replace(steps, step=step))) for step in range(4)]
     assert [receipt.counts["entries"] for receipt in receipts] == [260, 300, 560, 600]

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numba
@@ -44,6 +45,20 @@ RECEIPT_BYTES = 1000
 def toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with registered(tmp_path_factory.mktemp("toys")):
         yield
+
+
+@pytest.fixture(autouse=True)
+def stored(tmp_path: Path) -> None:
+    """The driver makes the store, workers find it."""
+    Store.open(str(tmp_path))
+
+
+def test_a_store_that_is_not_mounted_here_is_not_made(tmp_path: Path) -> None:
+    task = unit(tmp_path, recipe(), *write_all(tmp_path / "d", 1, 700))
+    elsewhere = tmp_path / "not-mounted"
+    outcome = failed(worker.run(replace(task, store=str(elsewhere))))
+    assert outcome.code == "store-not-seen"
+    assert not elsewhere.exists()
 
 
 def test_a_unit_is_filled_once_and_found_again(tmp_path: Path) -> None:

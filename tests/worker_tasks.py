@@ -14,6 +14,7 @@ from binworks.service.model import JobRequest
 from binworks.service.plan import FileFacts
 from binworks.service.requests import resolve
 from binworks.service.settings import Settings
+from binworks.service.store import Store
 from binworks.service.tasks import Failure, FillUnit, IndexFile, Receipt, Recipe
 
 
@@ -39,7 +40,8 @@ def recipe(
 
 
 def unit(folder: Path, what: Recipe, *files: str, name: str = "a" * 64) -> FillUnit:
-    """Return the task that fills all events of the files at once."""
+    """Return the task that fills all events of the files at once; its store is there, as the driver sees to."""
+    Store.open(str(folder))
     dataset = Dataset(name="D", files=files, boson="W")
     facts = [worker.run(IndexFile(path)) for path in files]
     cut = plan.cut({"D": [found for found in facts if isinstance(found, FileFacts)]}, 10**9)
