@@ -86,6 +86,7 @@ class Bench:
                 assert time.monotonic() < end, [self.running.jobs.get(job) for job in jobs]
                 meanwhile()
                 await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1)  # a job that has ended may still have something called off
             driver.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await driver
