@@ -12,16 +12,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
 from typing import Literal, get_args
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from binworks.service import certificates, lease, workforce
+from binworks.deploy.scheduler import DASHBOARD_PREFIX
+from binworks.service import addresses, certificates, lease, workforce
 from binworks.service.database import Database
 from binworks.service.database import lease as leases
 from binworks.service.folders import Folder
@@ -33,7 +33,7 @@ GOOD_SECONDS = 2.0
 BAD_SECONDS = 0.25
 """What is not there is looked for again soon: somebody waits for it."""
 CONNECT_SECONDS = 1.0
-HEALTH = "/dask/health"
+HEALTH = f"{DASHBOARD_PREFIX}/health"
 MOST_FREE, PART_FREE = 64 << 20, 0.01
 """A disk is full below so many bytes; a small one, below this part of it."""
 
@@ -160,7 +160,8 @@ class Checks:
         address, dashboard = urlsplit(self._settings.scheduler), self._settings.dashboard
         try:
             if address.scheme == "tls" and dashboard:
-                _get(urlsplit(dashboard), HEALTH)
+                # whoever comes without a certificate leaves a warning in the scheduler's log at its other port
+                addresses.ask(f"{dashboard}{HEALTH}", CONNECT_SECONDS).close()
             else:
                 socket.create_connection(
                     (address.hostname or "", address.port or 8786), CONNECT_SECONDS
@@ -177,18 +178,6 @@ class Checks:
             raise TransientError(
                 "No driver is at work.", code="no-driver", hint="Jobs go on when one is started."
             )
-
-
-def _get(address: SplitResult, path: str) -> None:
-    """Ask the scheduler's web server: whoever has no certificate leaves a warning in its log at its other port."""
-    connection = HTTPConnection(address.hostname or "", address.port, timeout=CONNECT_SECONDS)
-    try:
-        connection.request("GET", path)
-        status = connection.getresponse().status
-    finally:
-        connection.close()
-    if status != HTTPStatus.OK:
-        raise HTTPException(f"{path} answered {status}")
 
 
 def _space(path: Path) -> Space:

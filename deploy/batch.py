@@ -34,7 +34,7 @@ from binworks.deploy.base import ClusterStatus
 from binworks.deploy.files import write
 from binworks.deploy.keeper import Keeper
 from binworks.deploy.reconcile import Entry, JobState, Reconciler
-from binworks.deploy.scheduler import CONFIGURATION, DASHBOARD_PREFIX, LOOPBACK, scheduler
+from binworks.deploy.scheduler import CONFIGURATION, DASHBOARD_PREFIX, LOOPBACK, address, scheduler
 from binworks.deploy.site import SchedulerPart, Site
 from binworks.deploy.tls import ENVIRONMENT as ENCRYPTED
 from binworks.deploy.tls import Certificates
@@ -303,8 +303,7 @@ class BatchBackend(ABC):
 
     def address(self) -> str:
         """Return the address of the scheduler."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"tls://{host}:{self.port}"
+        return address(self.host, self.port, tls=True)
 
     def status(self) -> ClusterStatus:
         """Return how many workers the running jobs hold, and why there are not more."""

@@ -10,12 +10,10 @@ from pathlib import Path
 
 from binworks.deploy.base import ClusterStatus
 from binworks.deploy.keeper import Keeper, stop_all
-from binworks.deploy.scheduler import CONFIGURATION, DASHBOARD_PREFIX, LOOPBACK, scheduler
+from binworks.deploy.scheduler import CONFIGURATION, LOOPBACK, address, scheduler
 from binworks.deploy.tls import ENVIRONMENT as ENCRYPTED
 from binworks.deploy.tls import Certificates
 from binworks.deploy.worker import passes
-
-__all__ = ["CONFIGURATION", "DASHBOARD_PREFIX", "LOOPBACK", "LocalBackend"]
 
 KEPT = ("PYTHONPATH",)
 """Beside the usual: here users' own processors may lie anywhere."""
@@ -105,7 +103,7 @@ class LocalBackend:
 
     def address(self) -> str:
         """Return the address of the scheduler."""
-        return f"{'tls' if self.certificates else 'tcp'}://{self.host}:{self.port}"
+        return address(self.host, self.port, tls=self.certificates is not None)
 
     def status(self) -> ClusterStatus:
         """Return which processes live."""

@@ -25,6 +25,11 @@ LOOPBACK = "127.0.0.1"
 DASHBOARD_PREFIX = "/dask"
 
 
+def address(host: str, port: int, *, tls: bool) -> str:
+    """Return the address of a scheduler, as Dask writes it."""
+    return f"{'tls' if tls else 'tcp'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def scheduler(
     folder: Path,
     *,

@@ -12,15 +12,21 @@ _direct = urllib.request.build_opener(
 )  # a site's proxy does not know our loopback
 
 
-def ask(url: str) -> HTTPResponse:
+def ask(url: str, seconds: float = ANSWER_SECONDS) -> HTTPResponse:
     """Ask one of our own processes over HTTP, whatever proxy the environment names.
+
+    Parameters
+    ----------
+    url : str
+    seconds : float
+        How long to wait for it.
 
     Raises
     ------
     OSError
         If it does not answer, or with an error.
     """
-    answer: HTTPResponse = _direct.open(url, timeout=ANSWER_SECONDS)
+    answer: HTTPResponse = _direct.open(url, timeout=seconds)
     return answer
 
 

@@ -8,7 +8,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 from urllib.parse import urlsplit
 
 from binworks.deploy.base import Backend
@@ -100,13 +99,15 @@ def backend_of(settings: Settings, site: Site, memory: str) -> Backend:
             grace=workers.grace,
         )
     assert settings.tls is not None  # noqa: S101  see `secured`
-    common: dict[str, Any] = {
-        "port": port,
-        "dashboard_port": dashboard,
-        "preload": PRELOAD,
-        "environment": environment,
-    }
-    return _batch(site)(settings.home, site, tls=settings.tls, **common)
+    return _batch(site)(
+        settings.home,
+        site,
+        port=port,
+        dashboard_port=dashboard,
+        preload=PRELOAD,
+        environment=environment,
+        tls=settings.tls,
+    )
 
 
 def _batch(site: Site) -> Callable[..., Backend]:

@@ -212,7 +212,7 @@ class Settings(BaseModel):
 
     @classmethod
     def load(cls, home: Path) -> Settings:
-        """Return the settings that `binworks up` wrote into a home; the environment may name another job database.
+        """Return the settings that `binworks up` wrote into a home.
 
         Raises
         ------
@@ -221,7 +221,7 @@ class Settings(BaseModel):
         """
         target = home / FILE_NAME
         try:
-            found = cls.model_validate_json(target.read_bytes())
+            return cls.model_validate_json(target.read_bytes())
         except FileNotFoundError:
             raise RequestError(
                 "This is not the home of a service: it has no settings.json.",
@@ -233,4 +233,3 @@ class Settings(BaseModel):
             raise RequestError(
                 f"The settings are not valid: {error}", code="bad-settings", where=str(target)
             ) from None
-        return found

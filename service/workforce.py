@@ -154,13 +154,12 @@ class Workforce(threading.Thread):
             self._look_at = now + max(LOOK_SECONDS, LOOK_SHARE * (time.monotonic() - now))
         self._backend.scale(self._scaler.decide(self._backlog or 0, now))
         status = Status(bounds, self._backlog, self._backend.status(), connected(self._dashboard))
+        path, clock = self._home / STATUS_FILE, time.time()
         if status != self._told:
-            write(self._home / STATUS_FILE, json.dumps(asdict(status)))
+            write(path, json.dumps(asdict(status)))
             self._told = status
         else:
-            os.utime(
-                self._home / STATUS_FILE, (time.time(), time.time())
-            )  # by our clock, not a file server's
+            os.utime(path, (clock, clock))  # by our clock, not a file server's
 
     def _take_what_is_asked(self) -> None:
         path = self._home / ASKED_FILE
