@@ -20,8 +20,9 @@ from urllib.parse import urlsplit
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
+from binworks.deploy.direct import ask
 from binworks.deploy.scheduler import DASHBOARD_PREFIX
-from binworks.service import addresses, certificates, lease, workforce
+from binworks.service import certificates, lease, workforce
 from binworks.service.database import Database
 from binworks.service.database import lease as leases
 from binworks.service.folders import Folder
@@ -161,7 +162,7 @@ class Checks:
         try:
             if address.scheme == "tls" and dashboard:
                 # whoever comes without a certificate leaves a warning in the scheduler's log at its other port
-                addresses.ask(f"{dashboard}{HEALTH}", CONNECT_SECONDS).close()
+                ask(f"{dashboard}{HEALTH}", CONNECT_SECONDS).close()
             else:
                 socket.create_connection(
                     (address.hostname or "", address.port or 8786), CONNECT_SECONDS

@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -31,6 +31,7 @@ from typing import Any, ClassVar, Protocol
 import psutil
 
 from binworks.deploy.base import ClusterStatus
+from binworks.deploy.direct import ask
 from binworks.deploy.files import write
 from binworks.deploy.keeper import Keeper
 from binworks.deploy.reconcile import Entry, JobState, Reconciler
@@ -58,7 +59,6 @@ ANY_TIME = {
 """What a site file says that makes no difference to a job."""
 MARGIN_SECONDS = 60
 """Between the walltime and the moment at which a worker host has left, however slowly it started."""
-JOINED_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -395,14 +395,13 @@ class BatchBackend(ABC):
 
     def _joined(self) -> frozenset[str]:
         """Return the jobs of which a worker is connected to the scheduler, if that says so."""
-        connection = HTTPConnection(LOOPBACK, self.dashboard_port, timeout=JOINED_SECONDS)
         try:
-            connection.request("GET", f"{DASHBOARD_PREFIX}/json/identity.json")
-            known = json.loads(connection.getresponse().read())["workers"].values()
+            with ask(
+                f"http://{LOOPBACK}:{self.dashboard_port}{DASHBOARD_PREFIX}/json/identity.json"
+            ) as answer:
+                known = json.load(answer)["workers"].values()
         except (OSError, HTTPException, ValueError, KeyError):
             return frozenset()
-        finally:
-            connection.close()
         # the last part of a worker's name is its job's; Dask adds a number if there are several in a job
         last = -1 if self.site.workers.processes == 1 else -2
         return frozenset(str(worker["name"]).split("-")[last] for worker in known)

@@ -12,13 +12,14 @@ from urllib.parse import urlsplit
 
 from binworks.deploy.base import Backend
 from binworks.deploy.batch import reachable
+from binworks.deploy.direct import ask
 from binworks.deploy.files import write
 from binworks.deploy.keeper import Keeper, stop_all
 from binworks.deploy.local import LocalBackend
 from binworks.deploy.scheduler import LOOPBACK
 from binworks.deploy.site import Site
 from binworks.deploy.tls import Certificates
-from binworks.service import addresses, credentials, tokens
+from binworks.service import credentials, tokens
 from binworks.service.addresses import is_loopback
 from binworks.service.database import Database
 from binworks.service.environment import WORKER
@@ -226,7 +227,7 @@ class Service:
 
 def _answers(url: str) -> bool:
     try:
-        with addresses.ask(url) as answer:
+        with ask(url) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False

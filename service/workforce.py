@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass
 from http.client import HTTPException
 from pathlib import Path
 
+from binworks.deploy import direct
 from binworks.deploy.base import Backend, ClusterStatus
 from binworks.deploy.files import write
 from binworks.deploy.scheduler import DASHBOARD_PREFIX
-from binworks.service import addresses, scaling
+from binworks.service import scaling
 from binworks.service.database import Database
 from binworks.service.scaling import Scaler
 from binworks.service.settings import Settings
@@ -176,7 +177,7 @@ class Workforce(threading.Thread):
 def connected(dashboard: str | None) -> int | None:
     """Return how many threads of workers a scheduler knows; None if its dashboard does not say."""
     try:
-        with addresses.ask(f"{dashboard}{COUNTS}") as answer:
+        with direct.ask(f"{dashboard}{COUNTS}") as answer:
             return int(json.load(answer)["cores"])
     except (OSError, HTTPException, ValueError, KeyError):
         return None
