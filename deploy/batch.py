@@ -155,6 +155,7 @@ class WorkerJob:
             ("--preload", self.preload),
             ("--host", workers.host),
             ("--interface", workers.interface),
+            ("--ports", workers.ports),
             *(("--keep", name) for name in (*self.environment, *workers.keep)),
         ]
         given = [text for name, value in options if value is not None for text in (name, str(value))]

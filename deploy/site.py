@@ -110,6 +110,10 @@ class WorkersPart(Part):
     prologue: tuple[str, ...] = Field(default=(), description="Lines of shell before the worker starts.")
     host: Plain | None = Field(default=None, description="Address on which workers listen.")
     interface: Plain | None = Field(default=None, description="Or the network interface.")
+    ports: Annotated[str, Field(pattern=r"^[0-9]{1,5}:[0-9]{1,5}$")] | None = Field(
+        default=None,
+        description="Ports that a firewall leaves open for them, `first:last`: two for each worker of a machine.",
+    )
 
     @model_validator(mode="after")
     def _numbers_fit(self) -> Self:
@@ -121,6 +125,10 @@ class WorkersPart(Part):
             raise ValueError("minimum is larger than maximum")
         if self.grace >= self.walltime:
             raise ValueError("grace must be shorter than walltime")
+        if self.ports is not None:
+            first, last = map(int, self.ports.split(":"))
+            if not 1024 <= first <= last <= 65535 or last - first + 1 < 2 * self.processes:
+                raise ValueError("ports must lie in 1024:65535 and be at least two for each worker")
         return self
 
     @property

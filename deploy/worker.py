@@ -120,6 +120,9 @@ def _add_worker_options(made: argparse.ArgumentParser) -> None:
     )
     made.add_argument("--host", help="address of this machine that scheduler and workers reach")
     made.add_argument("--interface", help="network interface that has that address, e.g. eth0")
+    made.add_argument(
+        "--ports", metavar="FIRST:LAST", help="on which workers and their nannies listen; default: any"
+    )
     made.add_argument("--tls-ca-file", metavar="PEM")
     made.add_argument("--tls-cert", metavar="PEM")
     made.add_argument("--tls-key", metavar="PEM")
@@ -149,6 +152,8 @@ def command(options: argparse.Namespace, scratch: Path) -> list[str]:
         "--local-directory": scratch,
         "--host": options.host,
         "--interface": options.interface,
+        "--worker-port": options.ports,
+        "--nanny-port": options.ports,  # Dask divides a range that is given for both
         "--tls-ca-file": options.tls_ca_file,
         "--tls-cert": options.tls_cert,
         "--tls-key": options.tls_key,

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -33,6 +34,7 @@ from binworks.tensors.jit import CacheFile
 pytestmark = pytest.mark.faults
 
 LOOPBACK = "127.0.0.1"
+OPEN_PORTS = (21000, 21099)
 SECRETS = ("BINWORKS_TOKEN", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "SSH_AUTH_SOCK", "BEARER_TOKEN")
 
 
@@ -78,8 +80,14 @@ def busy(client: Client, folder: Path, seconds: float) -> Future:
 
 
 def test_sigterm_lets_a_worker_finish_and_hand_over_what_it_is_at(dask: str, tmp_path: Path) -> None:
-    with Client(dask, set_as_default=False) as client, host(tmp_path, dask, "--nworkers", "2") as process:
+    first, last = OPEN_PORTS
+    options = ("--nworkers", "2", "--ports", f"{first}:{last}")
+    with Client(dask, set_as_default=False) as client, host(tmp_path, dask, *options) as process:
         reach(lambda: len(names(client)) == 2)
+        workers = client.scheduler_info()["workers"]
+        ports = {urlsplit(address).port for own, said in workers.items() for address in (own, said["nanny"])}
+        assert len(ports) == 4
+        assert ports <= set(range(first, last + 1))
         assert len(list(tmp_path.glob("binworks-worker-*"))) == 1
         future = busy(client, tmp_path, 2.0)
         process.send_signal(signal.SIGTERM)
