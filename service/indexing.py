@@ -14,7 +14,7 @@ from binworks.service import replicas
 from binworks.service.ledger import FileKey
 from binworks.service.model import MissingFile, Problem
 from binworks.service.plan import FileFacts
-from binworks.service.retry import Kind
+from binworks.service.retry import BAD_FILE, Kind
 from binworks.service.rim import JobFailedError, Rim, succeeded
 from binworks.service.tasks import Failure, IndexFile
 
@@ -76,7 +76,7 @@ async def _open_all(
             outcome = await rim.task(
                 partial(_look, rim, path, owner), "index", job, seconds=rim.settings.index_timeout
             )
-            if isinstance(outcome, Failure) and outcome.kind == Kind.INPUT and skip:
+            if isinstance(outcome, Failure) and outcome.kind in BAD_FILE and skip:
                 found[path] = outcome
                 continue
             found[path] = facts = replace(succeeded(outcome, FileFacts), path=path)

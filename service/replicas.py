@@ -22,3 +22,8 @@ def turn(path: str, groups: Sequence[Sequence[str]], tries: int) -> str:
             if path.startswith(prefix):
                 return prefixes[(here + tries) % len(prefixes)] + path.removeprefix(prefix)
     return path
+
+
+def several(path: str | None, groups: Sequence[Sequence[str]]) -> bool:
+    """Return whether other sites should have a file, too."""
+    return path is not None and turn(path, groups, 1) != path

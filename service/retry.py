@@ -25,6 +25,8 @@ class Kind(StrEnum):
     """The worker is at fault, not the job: it has other code than the service, or does not see a disk."""
     INPUT = "input"
     """The input is at fault, and will be next time."""
+    SITE = "site"
+    """The input is at fault where it was looked for; another site should have the same file."""
     CODE = "code"
     """The code or what was asked is at fault; every unit would fail alike."""
     KILLED = "killed"
@@ -33,6 +35,9 @@ class Kind(StrEnum):
 
 WAITED_FOR = (Kind.FULL, Kind.UNFIT)
 """It is not the job's fault, and it passes when somebody does something: the job says so and waits."""
+
+BAD_FILE = (Kind.INPUT, Kind.SITE)
+"""A file is at fault, and may be left out if the job allows it."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ def decide(
         )  # the kernel kills who takes too much memory, and says nothing
     if kind == Kind.RESOURCE and splittable:
         return Again(later, smaller=True)
-    if kind == Kind.TRANSIENT and failures - kills < policy.retries:
+    if kind in (Kind.TRANSIENT, Kind.SITE) and failures - kills < policy.retries:
         return Again(later)
     return give_up
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from binworks.service import replicas
 from binworks.service.cluster import Cluster, LostError
 from binworks.service.ledger import Ledger
 from binworks.service.retry import WAITED_FOR, Again, Kind, Policy, decide
@@ -85,11 +86,16 @@ class Rim:
         return Policy(self.settings.retries, self.settings.backoff_seconds, skip)
 
     async def judged(self, outcome: Outcome, recipe: Recipe | None, worker: str | None) -> Outcome:
-        """Return what a worker brought back; if it failed where this process would not, the worker is unfit.
+        """Return what a worker brought back; if it failed, what kind of failure it is here.
 
-        It is started anew, which may help; else the job waits for others, and says so.
+        Where this process would not fail, the worker is unfit: it is started anew, which may help; else the job waits
+        for others, and says so.
         """
-        if not isinstance(outcome, Failure) or outcome.code not in UNFIT:
+        if not isinstance(outcome, Failure):
+            return outcome
+        if outcome.kind == Kind.INPUT and replicas.several(outcome.where, self.settings.replicas):
+            return replace(outcome, kind=Kind.SITE)
+        if outcome.code not in UNFIT:
             return outcome
         if not await asyncio.to_thread(UNFIT[outcome.code], outcome, recipe):
             return outcome

@@ -388,6 +388,31 @@ def test_a_file_that_the_service_misses_too_is_missing(
     assert bench.cluster.restarted == []
 
 
+@pytest.mark.parametrize("kind", [FillUnit, IndexFile])
+def test_a_file_that_is_missing_at_one_site_is_looked_for_at_the_next_until_patience_ends(
+    make: Callable[..., Bench], files: tuple[str, ...], tmp_path: Path, kind: type[Task]
+) -> None:
+    here, empty = str(tmp_path / "data"), str(tmp_path / "elsewhere")
+    files = tuple(path.replace(here, empty) for path in files)
+
+    def missing(task: Task) -> Failure | None:
+        asked = task.pieces[0].path if isinstance(task, FillUnit) else getattr(task, "path", "")
+        no_more = isinstance(task, kind) and (hopeless or asked.startswith(empty))
+        return Failure(Kind.INPUT, "missing-file", "No such file.", asked) if no_more else None
+
+    bench, hopeless = make(missing), False
+    bench.rim.settings = bench.rim.settings.model_copy(update={"replicas": ((empty, here),)})
+    (view,) = bench.drive(bench.running.submit({"D": files}).id)
+    assert view.complete, view.error
+
+    hopeless, before = True, len(bench.cluster.seen)
+    (view,) = bench.drive(bench.running.submit({"D": files[:1]}, options={"pause": 0.001}).id)
+    assert view.error is not None
+    assert (view.state, view.error.code) == (JobState.FAILED, "missing-file")
+    seen = [task for task in bench.cluster.seen[before:] if isinstance(task, kind)]
+    assert 1 + bench.rim.settings.retries <= len(seen) <= 4 * (1 + bench.rim.settings.retries)
+
+
 def test_a_job_of_other_code_than_the_service_fails(
     make: Callable[..., Bench], files: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,6 +175,26 @@ def test_a_frozen_server_is_given_up_in_time_and_found_again(scene: Scene, tmp_p
     assert len(pids(journal)) <= 2
 
 
+def test_a_file_that_is_missing_or_damaged_at_one_site_is_read_at_the_next(
+    scene: Scene, tmp_path: Path
+) -> None:
+    names = ["shared/gone.root", "shared/short.root", "shared/cut-later.root"]
+    gone, short, later = (scene.write(name, 50 + i, scene.second) for i, name in enumerate(names))
+    kept = {name: (scene.first.data / name).read_bytes() for name in names}
+    (scene.first.data / names[0]).unlink()
+    os.truncate(scene.first.data / names[1], 300_000)
+    journal = tmp_path / "journal"
+    options = {"pause": 0.4, "journal": str(journal)}
+    job = scene.running.submit({"D": [later, gone, short]}, options=options).id
+    scene.begun(journal)
+    os.truncate(scene.first.data / names[2], 300_000)
+    view = scene.running.wait(job, 120)
+    for name in names:
+        (scene.first.data / name).write_bytes(kept[name])
+    assert view.missing.events == 0
+    scene.sound(job, 3 * UNIT)
+
+
 def test_bad_files_end_a_job_by_their_addresses_or_are_left_out_exactly(scene: Scene, tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     good = [scene.write(f"good{i}.root", 30 + i) for i in range(3)]
