@@ -442,6 +442,11 @@ class Node:
             return plain | {key: b64decode(value) for key, value in found.get("data", {}).items()}
         return {key: value.encode() for key, value in found.get("data", {}).items()}
 
+    def add(self, name: str, data: Mapping[str, str]) -> None:
+        """Add a secret that is not of the chart."""
+        with self.lock:
+            self.objects["Secret", name] = {"stringData": dict(data)}
+
     def apply(self, rendered: Rendered) -> None:
         """Take what helm rendered. Certificates that are there are kept, as helm does when it can look."""
         with self.lock:

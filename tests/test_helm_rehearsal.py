@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import postgres_server
 import pytest
 import service_toys
 import yaml
@@ -42,6 +43,7 @@ class Release:
         self.helm = helm
         self.node = node
         self.values = folder / "values.yaml"
+        self.token = ""
         self.given: dict[str, Any] = {
             "user": USER,
             "data": [
@@ -73,7 +75,7 @@ class Release:
 
     def ask(self, method: str, path: str, **more: Any) -> Any:
         """Ask the API, as somebody behind its Service does; patiently, as it may be replaced."""
-        token = (self.node.claims / f"{NAME}-state/token").read_text().strip()
+        token = self.token or (self.node.claims / f"{NAME}-state/token").read_text().strip()
         headers = {"Authorization": f"Bearer {token}"}
 
         def once() -> Any:
@@ -167,3 +169,50 @@ def check(release: Release, job: str, asked: dict[str, Any], files: Sequence[str
         assert digest == service_toys.serial(
             folder / "serial", Dataset(name="toys", files=tuple(files)), resolved
         )
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+def test_two_apis_and_two_drivers_share_a_server_and_stand_in_for_each_other(
+    release: Release, tmp_path: Path
+) -> None:
+    if (reason := postgres_server.why_not()) is not None:
+        pytest.skip(reason)
+    node, token = release.node, f"bw_{'0123456789abcdef' * 2}"
+    files = service_toys.write_all(tmp_path / "data", FILES, EVENTS)
+    set_pace(tmp_path / "data", QUICK)
+    with postgres_server.serving() as server:
+        address = server.new_database().replace(str(server.sockets), "/database")
+        node.add("database", {"url": address})
+        node.add("token", {"token": token})
+        release.token = token
+        sockets = {
+            "name": "database",
+            "mountPath": "/database",
+            "volume": {"hostPath": {"path": str(server.sockets)}},
+        }
+        nobody = server.sockets.stat()  # the server's socket is for its own user
+        release.upgrade(
+            user=nobody.st_uid,
+            group=nobody.st_gid,
+            data=[*release.given["data"], sockets],
+            database={"existingSecret": "database"},
+            token={"existingSecret": "token"},
+            api={"replicas": 2},
+            driver={"replicas": 2},
+        )
+        job = release.ask("POST", "/v1/jobs", json=request(files))["id"]
+        node.until(lambda: release.done(job) > 0, "a unit")
+        set_pace(tmp_path / "data", FOR_EVER)
+
+        for pod in [*node.of("driver"), *node.of("api")]:
+            kill(pod, pod.component)
+        set_pace(tmp_path / "data", 0)
+        node.until(lambda: release.ask("GET", f"/v1/jobs/{job}")["state"] == "succeeded", "success")
+        check(release, job, request(files), files, tmp_path)
+    password = postgres_server.PASSWORD
+    for log in (tmp_path / "node/pods").rglob("*.log"):
+        text = log.read_text(errors="replace")
+        assert password not in text
+        assert token not in text
