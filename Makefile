@@ -21,7 +21,7 @@ help:
 	@echo "make rabbit-proof  let rabbit-fit fit an export, and compare: rabbit-proof/proof.json, some half hour, 10 GB"
 	@echo "make image-proof  build the image with podman and run it locked in, some 10 minutes; root"
 	@echo "make kubernetes-proof PROGRAMS=folder  the chart on a real Kubernetes: kubernetes-proof/*/proof.json, some half hour; root"
-	@echo "make slurm-proof  the W job through a real Slurm, whose jobs are cancelled, scaled and taken over; root, two minutes"
+	@echo "make slurm-proof  the W job through a real Slurm, whose jobs are cancelled, scaled and taken over; root, some minutes"
 	@echo "make condor-proof  the W job through a real HTCondor pool in a Debian 13 of its own: condor-proof.json; root, some 20 minutes; BINWORKS_CONDOR_ROOT=folder keeps the Debian"
 	@echo "make hosts-proof  links between hosts (network namespaces) are cut in mid job: some minutes; root"
 	@echo "make clean   remove all that these made, .venv and demo/ included"
@@ -35,8 +35,10 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# those that kill processes and look at the clock run alone
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow and not faults" --numprocesses logical --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and faults"
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -100,6 +100,7 @@ def _tensor(samples: Path, home: Path, workers: int) -> Tensor:
         return job.tensor()
 
 
+@pytest.mark.slow
 def test_one_worker_and_two_give_the_same_bits(small_samples: Path, tmp_path: Path):
     many_files = ("--events", 4000, "--file-events", 500, "--out", tmp_path, "--jobs", 2, "--json")
     words = [*BINWORKS, "sample", "generate", "Wplusmunu", *map(str, many_files)]
@@ -135,6 +136,7 @@ def test_a_signal_ends_the_simulation_too(tmp_path: Path):
     assert not (tmp_path / MADE_WITH).exists()
 
 
+@pytest.mark.slow
 def test_keep_leaves_the_service_running_and_says_how_to_end_it(small_samples: Path, tmp_path: Path):
     _borrow(small_samples, tmp_path)
     code, _, err = _finished(_demo(tmp_path, "--events", 4000, "--seed", 3, "--keep", "--json"))
@@ -189,9 +191,8 @@ def test_a_simulation_that_fails_is_an_error(tmp_path: Path):
     assert not (tmp_path / MADE_WITH).exists()
 
 
-@pytest.mark.parametrize(
-    "seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_hidden_mass_is_found_within_three_sigma(tmp_path: Path, seed: int):
     code, out, err = _finished(_demo(tmp_path, "--events", 60_000, "--seed", seed, "--json"), timeout=280)
     assert code == 0, err

@@ -164,11 +164,11 @@ def test_a_container_is_well_once_its_api_answers_and_ill_when_it_stops(tmp_path
     port = free_port()
     Settings(home=tmp_path, host="0.0.0.0", port=1).save()
     with running("-m", "binworks.api", "--home", tmp_path, "--host", "0.0.0.0", "--port", port) as pid:
-        assert list(health.served(container(tmp_path / "proc", pid))) == [("127.0.0.1", port)]
         end = time.monotonic() + 60
         while not health.answers("127.0.0.1", port):
             assert time.monotonic() < end
             time.sleep(0.1)
+        assert list(health.served(container(tmp_path / "proc", pid))) == [("127.0.0.1", port)]
     assert not health.answers("127.0.0.1", port)
 
 

@@ -94,7 +94,10 @@ FREE = {"driver", "api"}
 """Workers go on without them."""
 
 
-@pytest.mark.parametrize("victims", [*KILLS, "worker driver", "scheduler driver"])
+@pytest.mark.parametrize(
+    "victims",
+    [*KILLS, *(pytest.param(f"{one} driver", marks=pytest.mark.slow) for one in ("worker", "scheduler"))],
+)
 def test_a_kill_in_mid_job_changes_no_bit_and_doubles_no_unit(
     running: Running, data: Path, tmp_path: Path, victims: str
 ) -> None:

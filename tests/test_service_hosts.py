@@ -31,6 +31,7 @@ def here(tmp_path: Path) -> Iterator[Apart]:
         yield made
 
 
+@pytest.mark.slow
 def test_certificates_are_renewed_while_a_job_runs(here: Apart, tmp_path: Path) -> None:
     head, left, right, driver = here.parts.keepers
     job = here.submit(0.4, "renewed")
