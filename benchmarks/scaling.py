@@ -1,10 +1,12 @@
 """How workers scale and start, in one run: two workers against one, start to first unit, drain.
 
-    python benchmarks/scaling.py [--events 2000000] [--jobs 24] [--json]
+    python benchmarks/scaling.py [--events 2000000] [--jobs 6] [--json]
 
 A service on this machine runs W jobs with all systematics over resampled W events, each a unit. One worker, two, two
-and one do equally much: what else the machine does, or how warm it gets, is the same for both. Then workers are
-started anew, with and without compiled kernels on disk, while a job waits; the time until its next unit is done counts.
+and one do equally much: what else the machine does, or how warm it gets, is the same for both. What two processes that
+fill the same files without any service gain over one is what the machine can give: its cores share their memory.
+Then workers are started anew, with and without compiled kernels on disk, while a job waits; the time until its next
+unit is done counts.
 The command ends with an error that names the goals that were missed. What it means is told in
 docs/explanation/workers.md.
 """
@@ -18,11 +20,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from child import Child
 from figures import Figure, judge, write
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -142,6 +146,25 @@ def starts(bench: Bench, empty: Path, unit_events: int, rounds: int = STARTS) ->
     ]
 
 
+def bare(files: Sequence[str], corrections: Path, order: Sequence[int] = ORDER) -> float:
+    """Return what two processes that fill files without a service gain over one."""
+    with ExitStack() as stack, ThreadPoolExecutor(2) as pool:
+        words = ("contender.py", "product", str(corrections))
+        children = [stack.enter_context(Child(*words)) for _ in range(2)]
+
+        def fill(child: Child) -> None:
+            for path in files:
+                child.ask(path=path, events=None, systematics=None)
+
+        list(pool.map(fill, children))  # what compiles, compiles now
+        seconds = dict.fromkeys(order, 0.0)
+        for count in order:
+            begin = time.monotonic()
+            list(pool.map(fill, children[:count]))
+            seconds[count] += time.monotonic() - begin
+    return 2 * seconds[1] / seconds[2]
+
+
 @contextmanager
 def kernels_in(folder: Path) -> Iterator[None]:
     """Let workers that start keep their kernels in a folder."""
@@ -168,10 +191,14 @@ def make(folder: Path, events: int) -> None:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
+def files(folder: Path) -> list[str]:
+    """Return the files that all fill."""
+    return [str(path) for path in sorted((folder / "w").glob("*.root"))]
+
+
 def request(folder: Path) -> Callable[[int], dict[str, Any]]:
     """Return how a W job over all files is asked for; the option says nothing unless replicas are asked for."""
-    files = [str(path) for path in sorted((folder / "w").glob("*.root"))]
-    dataset = {"name": "W", "files": files, "boson": "W", "cross_section": 1.0}
+    dataset = {"name": "W", "files": files(folder), "boson": "W", "cross_section": 1.0}
     common = {"processor": "w_mass", "corrections": "demo", "datasets": [dataset]}
     return lambda number: {**common, "options": {"replicas": number}}
 
@@ -188,15 +215,17 @@ def measure(events: int, jobs: int) -> list[Figure]:
         }
         with kernels_in(folder / "kernels"), service(folder / "home", workers=0, **given) as running:
             bench = Bench(running, events, request(folder))
-            small = starts(bench, folder / "empty", max(events // 200, 100))
-            return [*small, *scaling(bench, jobs)]
+            figures = starts(bench, folder / "empty", max(events // 200, 100)) + scaling(bench, jobs)
+            bench.workers(0)
+            limit = bare(files(folder), folder / "demo" / "corrections" / "demo")
+    return [*figures, Figure("  two processes over one, without a service", limit, "")]
 
 
 def main() -> int:
     """Measure, print, and say what was missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--events", type=int, default=2_000_000, help="of a job (default: %(default)d)")
-    parser.add_argument("--jobs", type=int, default=24, help="of each measurement (default: %(default)d)")
+    parser.add_argument("--jobs", type=int, default=6, help="of each measurement (default: %(default)d)")
     parser.add_argument("--json", action="store_true", help="write benchmarks/scaling.json, too")
     given = parser.parse_args()
     load = os.getloadavg()[0]
