@@ -326,9 +326,16 @@ class Pod:
         return None if ref["key"] not in secret and ref.get("optional") else secret[ref["key"]].decode()
 
     def as_user(self) -> list[str]:
-        """Return what stands before a command that its user runs."""
+        """Return what stands before a command that its user runs; nothing outlives this program."""
         ids = [f"--reuid={self.user}", f"--regid={self.group}", f"--groups={self.group}"]
-        return ["setpriv", *ids, "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
+        return [
+            "setpriv",
+            *ids,
+            "--no-new-privs",
+            "--bounding-set=-all",
+            "--inh-caps=-all",
+            "--pdeathsig=KILL",
+        ]
 
     def script(self, spec: Manifest, words: Sequence[str], environment: Mapping[str, str]) -> str:
         """Return the shell script that makes a container's file system and becomes its command."""

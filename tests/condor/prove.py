@@ -59,6 +59,8 @@ def main(arguments: Sequence[str]) -> int:
                 "pytest",
                 "-p",
                 "no:cacheprovider",
+                "-o",
+                "faulthandler_timeout=0",  # one test takes longer than all others
                 f"--basetemp={pool.SCRATCH}",
                 f"{pool.SOURCE}/tests/condor",
                 f"{pool.SOURCE}/tests/test_deploy_htcondor.py",
