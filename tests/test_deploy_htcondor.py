@@ -331,7 +331,7 @@ def test_the_site_files_load_and_condor_submit_understands_what_comes_of_them(
     if shutil.which("condor_submit") is None:
         return
     (tmp_path / "logs" / "htcondor").mkdir(parents=True, exist_ok=True)
-    (tmp_path / "logs" / "htcondor" / "worker.sh").touch(0o755)
+    (tmp_path / "logs" / "htcondor" / "worker.sh").write_text("#!/bin/sh\n")
     dry = tmp_path / "dry"
     done = subprocess.run(
         ["condor_submit", "-terse", "-dry-run", str(dry), "-"], input=text, capture_output=True, text=True
