@@ -158,10 +158,10 @@ def bare(files: Sequence[str], corrections: Path, order: Sequence[int] = ORDER) 
 
         list(pool.map(fill, children))  # what compiles, compiles now
         seconds = dict.fromkeys(order, 0.0)
-        for count in order:
+        for processes in order:
             begin = time.monotonic()
-            list(pool.map(fill, children[:count]))
-            seconds[count] += time.monotonic() - begin
+            list(pool.map(fill, children[:processes]))
+            seconds[processes] += time.monotonic() - begin
     return 2 * seconds[1] / seconds[2]
 
 
