@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,7 @@ FULLNAME = f"{RELEASE}-binworks"
 EVENTS, SEED, UNIT_EVENTS = 600_000, 1, 2500
 """W -> mu nu in the data, as in the demo; small units, so that much of what is done comes in the midst of some."""
 GC_SECONDS = 5.0
+BUDGET_SECONDS = 15.0
 READY_SECONDS, JOB_SECONDS = 600.0, 3600.0
 
 
@@ -271,6 +273,7 @@ class Disturbances:
         for name, disturb in (
             ("scale up", self.scale_up),
             ("drain", self.drain),
+            ("empty the node", self.empty_node),
             ("kill worker", lambda: self.kill("worker")),
             ("kill scheduler", lambda: self.kill("scheduler")),
             ("kill service", lambda: self.kill("service")),
@@ -311,6 +314,25 @@ class Disturbances:
         self.proof.note("drain: seconds until the pod was gone", time.monotonic() - began)
         self.proof.check("drain: no unit was done again", self.work.lost() == lost, self.work.lost())
         wait("its successor", lambda: len(self.release.names("worker")) == 3, READY_SECONDS)
+
+    def empty_node(self) -> None:
+        """Evict the workers by `kubectl drain`: one at a time, as the budget says, each with its unit done."""
+        before, lost = self.release.names("worker"), self.work.lost()
+        selector = "--pod-selector=app.kubernetes.io/component=worker"
+        # a pod with scratch space of its own is evicted if one says so
+        words = ("drain", "node", selector, "--delete-emptydir-data", f"--timeout={READY_SECONDS:.0f}s")
+        began = time.monotonic()
+        with ThreadPoolExecutor(1) as pool:
+            drained = pool.submit(self.release.node.kubectl, *words)
+            wait("an eviction", lambda: len(before & self.release.names("worker")) == 2, READY_SECONDS)
+            time.sleep(BUDGET_SECONDS)  # nothing can take its place: there is no other node
+            stay = before & self.release.names("worker")
+            self.release.node.kubectl("uncordon", "node")
+            self.proof.check("empty the node: the budget keeps the others", len(stay) == 2, stay)
+            drained.result()
+        self.proof.note("empty the node: seconds until all had gone", time.monotonic() - began)
+        wait("their successors", lambda: len(self.release.names("worker") - before) == 3, READY_SECONDS)
+        self.proof.check("empty the node: no unit was done again", self.work.lost() == lost, self.work.lost())
 
     def kill(self, component: str) -> None:
         """End a pod by force, and see that another takes its place and the job goes on."""
