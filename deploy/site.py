@@ -189,7 +189,7 @@ class Site(Part):
             return cls.model_validate(document or {})
         except ValidationError as error:
             faults = "; ".join(
-                f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}"
+                f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg'].removeprefix('Value error, ')}"
                 for fault in error.errors()
             )
             raise RequestError(
