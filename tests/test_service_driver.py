@@ -456,7 +456,8 @@ def test_a_cancelled_job_calls_off_what_runs(make: Callable[..., Bench], files: 
 
     def cancel() -> None:
         asked = sum(isinstance(task, FillUnit) for task in bench.cluster.seen)
-        if 0 < bench.running.jobs.get(job).counts.units.running == asked:  # none is just being handed over
+        units = bench.running.jobs.get(job).counts.units
+        if units.running and units.running + units.done == asked:  # none is just being handed over
             bench.running.jobs.cancel(job)
 
     (view,) = bench.drive(job, meanwhile=cancel)
